@@ -1,0 +1,464 @@
+"""Read the settings: the only place that looks at the process environment.
+
+This module is a leaf: it imports nothing of ours, so every layer may import it.
+"""
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from dotenv.main import DotEnv
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout (or site-packages, for an installed wheel)."""
+
+BUILT_IN = ("demo", "test", "dev")
+"""Environments that need no configuration and may use embedded servers."""
+
+_PER_ENVIRONMENT = re.compile(
+    r"^(redis_url|redis_ns|celery_broker_url|celery_result_backend|database_url)_([a-z0-9_]+)$"
+)
+_NAMESPACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+
+CORE_NODES = (
+    "CheckpointLoaderSimple,CLIPLoader,CLIPSetLastLayer,CLIPTextEncode,ConditioningAverage,"
+    "ConditioningCombine,ConditioningConcat,EmptyImage,EmptyLatentImage,EmptySD3LatentImage,"
+    "ImageScale,ImageScaleBy,KSampler,KSamplerAdvanced,LatentUpscale,LatentUpscaleBy,LoraLoader,"
+    "LoraLoaderModelOnly,PreviewImage,SaveImage,UNETLoader,VAEDecode,VAEEncode,VAELoader"
+)
+
+
+class ConfigError(Exception):
+    """Say in one line what is missing or wrong in the environment."""
+
+
+class _DotEnvSource(PydanticBaseSettingsSource):
+    """Give the values of ``env/.env``, with ``${OTHER}`` filled in.
+
+    The process environment wins inside ``${…}`` too, so that overriding ``REDIS_URL_DEV`` on the
+    command line also moves the broker that the file derives from it.
+    """
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Satisfy the base class; the mapping is produced whole by ``__call__``."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        known = self.settings_cls.model_fields
+        return {name: value for name, value in _variables().items() if name in known}
+
+
+def _env_file() -> Path:
+    local = Path("env/.env")
+    return local if local.is_file() else ROOT / "env" / ".env"
+
+
+def _variables() -> dict[str, str]:
+    """Merge ``env/.env`` and the process environment (which wins), keys in lower case.
+
+    An empty value counts as unset, so that ``COMFYUI_URL=`` in a file means the default.
+    """
+    merged: dict[str, str] = {}
+    path = _env_file()
+    if path.is_file():
+        try:
+            file = DotEnv(path, override=False, interpolate=True, encoding="utf-8").dict()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {path.name}: {error}") from error
+        merged.update({k.lower(): v for k, v in file.items() if v})
+    merged.update({k.lower(): v for k, v in os.environ.items() if v})  # noqa: TID251
+    return merged
+
+
+class Settings(BaseSettings):
+    """Hold every setting; ``env/env.example`` lists them with the same defaults.
+
+    The properties without an environment in their name (``redis_url``, ``database_url``, …) give
+    the value of the active environment, ``app_env``.
+    """
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    app_env: str = Field(
+        default="dev", description="Active environment: demo, test, dev or your own."
+    )
+
+    # One Redis server, one logical database per environment.
+    redis_url_demo: str = Field(default="redis://localhost:6379/2", description="Redis, demo.")
+    redis_url_test: str = Field(default="redis://localhost:6379/3", description="Redis, test.")
+    redis_url_dev: str = Field(default="redis://localhost:6379/4", description="Redis, dev.")
+    redis_ns_demo: str = Field(default="genonaut_demo", description="Prefix of every key, demo.")
+    redis_ns_test: str = Field(default="genonaut_test", description="Prefix of every key, test.")
+    redis_ns_dev: str = Field(default="genonaut_dev", description="Prefix of every key, dev.")
+    celery_broker_url_demo: str | None = Field(
+        default=None, description="Broker, demo; falls back to the Redis URL."
+    )
+    celery_broker_url_test: str | None = Field(
+        default=None, description="Broker, test; falls back to the Redis URL."
+    )
+    celery_broker_url_dev: str | None = Field(
+        default=None, description="Broker, dev; falls back to the Redis URL."
+    )
+    celery_result_backend_demo: str | None = Field(
+        default=None, description="Results, demo; falls back to the Redis URL."
+    )
+    celery_result_backend_test: str | None = Field(
+        default=None, description="Results, test; falls back to the Redis URL."
+    )
+    celery_result_backend_dev: str | None = Field(
+        default=None, description="Results, dev; falls back to the Redis URL."
+    )
+
+    database_url_demo: str = Field(
+        default="postgresql://postgres@127.0.0.1:54320/genonaut_demo",
+        description="PostgreSQL, demo.",
+    )
+    database_url_test: str = Field(
+        default="postgresql://postgres@127.0.0.1:54320/genonaut_test",
+        description="PostgreSQL, test.",
+    )
+    database_url_dev: str = Field(
+        default="postgresql://postgres@127.0.0.1:54320/genonaut_dev", description="PostgreSQL, dev."
+    )
+    database_pool_size: int = Field(
+        default=10, ge=1, le=200, description="Pooled connections per API process."
+    )
+
+    var_dir: Path = Field(
+        default=Path("var"),
+        description="Data of embedded servers, pictures, logs; relative to the project.",
+    )
+    storage_dir: Path | None = Field(
+        default=None, description="Pictures; defaults to VAR_DIR/<environment>/storage."
+    )
+    storage_min_free_mb: int = Field(
+        default=200,
+        ge=0,
+        description="Storing a picture is refused (and retried) below this much free disk, MiB.",
+    )
+
+    api_host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    api_port: int = Field(default=8001, ge=1, le=65535, description="Port the API listens on.")
+    api_workers: int = Field(default=1, ge=1, le=64, description="API processes.")
+    api_max_body_kb: int = Field(
+        default=2048, ge=64, description="Largest request body, KiB; larger is 413."
+    )
+    public_url: str | None = Field(
+        default=None, description="Address users reach the API at; defaults to API_HOST:API_PORT."
+    )
+    cookie_secure: bool = Field(
+        default=False, description="Mark the session cookie Secure (behind HTTPS: true)."
+    )
+    session_ttl_hours: int = Field(
+        default=24 * 30, ge=1, description="Life of a browser session, hours."
+    )
+    ticket_ttl_s: int = Field(
+        default=60, ge=5, le=600, description="Life of a socket ticket, seconds."
+    )
+
+    jobs_per_minute: int = Field(
+        default=120, ge=1, description="Jobs a user may create per minute; beyond is 429."
+    )
+    jobs_unfinished_max: int = Field(
+        default=100, ge=1, description="Unfinished jobs a user may have; beyond is 429."
+    )
+    job_max_attempts: int = Field(
+        default=4, ge=1, le=20, description="Attempts per job: 1 + 3 retries."
+    )
+    job_retry_backoff_s: float = Field(
+        default=5.0, gt=0, description="First retry delay, seconds; doubles, with jitter."
+    )
+
+    lease_s: float = Field(
+        default=30.0, gt=0, description="A claim holds this long without renewal, seconds."
+    )
+    lease_renew_s: float = Field(
+        default=10.0, gt=0, description="A holder renews its claim this often, seconds."
+    )
+    lease_grace_s: float = Field(
+        default=5.0, ge=0, description="Reaping waits this long past a lease's end, seconds."
+    )
+    postgres_grace_s: float = Field(
+        default=30.0, ge=0, description="No reaping this long after PostgreSQL started, seconds."
+    )
+    reconcile_interval_s: float = Field(
+        default=5.0, gt=0, description="Pause between reconciler passes, seconds."
+    )
+    republish_after_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="A published row unclaimed this long is looked for in the broker, seconds.",
+    )
+    heartbeat_interval_s: float = Field(
+        default=10.0, gt=0, description="Workers and beat report this often, seconds."
+    )
+
+    task_soft_time_limit_s: int = Field(
+        default=25 * 60, ge=1, description="Soft limit of a generation task, seconds."
+    )
+    task_time_limit_s: int = Field(
+        default=30 * 60, ge=2, description="Hard limit of a generation task, seconds."
+    )
+    worker_max_tasks_per_child: int = Field(
+        default=100, ge=1, description="A pool process is replaced after so many tasks."
+    )
+    worker_shutdown_grace_s: float = Field(
+        default=20.0,
+        ge=0,
+        description="On SIGTERM running jobs get this long before they are released, seconds.",
+    )
+    generation_concurrency: int | None = Field(
+        default=None, ge=1, le=256, description="Generation slots; defaults to ComfyUI servers + 1."
+    )
+
+    comfyui_url: str | None = Field(
+        default=None,
+        description="ComfyUI servers, comma-separated; unset: the simulator (demo, test, dev).",
+    )
+    comfyui_connect_timeout_s: float = Field(
+        default=3.0, gt=0, description="Connecting to ComfyUI, seconds."
+    )
+    comfyui_read_timeout_s: float = Field(
+        default=20.0, gt=0, description="An answer from ComfyUI, seconds."
+    )
+    comfyui_poll_interval_s: float = Field(
+        default=1.0, gt=0, description="Polling beside the WebSocket, seconds."
+    )
+    comfyui_execution_timeout: int = Field(
+        default=20 * 60,
+        ge=1,
+        description="A prompt may execute this long, seconds, from execution_start.",
+    )
+    comfyui_wait_deadline_s: int = Field(
+        default=6 * 3600,
+        ge=1,
+        description="A job waits this long for a ComfyUI that is down, seconds, then fails.",
+    )
+    comfyui_options_ttl_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Known checkpoints and samplers are kept this long, seconds.",
+    )
+    comfyui_allowed_nodes: str = Field(
+        default=CORE_NODES,
+        description="Node classes a user's own workflow may use, comma-separated.",
+    )
+    comfyui_webhook_secret: str | None = Field(
+        default=None,
+        min_length=16,
+        description="Key of POST /webhooks/comfyui; unset: the webhook answers 404.",
+    )
+
+    simulator_port: int = Field(
+        default=8188, ge=1, le=65535, description="Port of the built-in ComfyUI simulator."
+    )
+    simulator_step_s: float = Field(
+        default=0.06, ge=0, description="The simulator's time per sampling step, seconds."
+    )
+    flower_active: bool = Field(default=True, description="Start Flower beside the workers.")
+    flower_port: int = Field(
+        default=5555, ge=1, le=65535, description="Port of Flower, loopback only."
+    )
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_json: bool = Field(default=False, description="Log lines as JSON instead of text.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what the caller passed, then the process environment over ``env/.env``."""
+        return init_settings, _DotEnvSource(settings_cls)
+
+    @field_validator("app_env")
+    @classmethod
+    def _known_shape(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
+            raise ValueError("must be lower-case letters, digits and underscores")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        level = value.upper()
+        if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+            raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return level
+
+    @model_validator(mode="after")
+    def _complete_and_consistent(self) -> Self:
+        missing = [
+            f"{stem.upper()}_{self.app_env.upper()}"
+            for stem in ("redis_url", "redis_ns", "database_url")
+            if not self._of_environment(stem)
+        ]
+        if missing:
+            raise ValueError(
+                f"environment '{self.app_env}' is not one of {', '.join(BUILT_IN)}, "
+                f"and these are not set: {', '.join(missing)}"
+            )
+        if not _NAMESPACE.match(self.redis_ns):
+            raise ValueError(
+                f"REDIS_NS_{self.app_env.upper()} must be letters, digits, '_', '.', '-'"
+            )
+        for name in ("redis_url", "celery_broker_url", "celery_result_backend"):
+            if urlsplit(getattr(self, name)).scheme not in {"redis", "rediss", "unix"}:
+                raise ValueError(f"{name.upper()}_{self.app_env.upper()} must start with redis://")
+        if not self.database_url.startswith("postgresql+psycopg2://"):
+            raise ValueError(f"DATABASE_URL_{self.app_env.upper()} must start with postgresql://")
+        for other in BUILT_IN:
+            if (
+                other != self.app_env
+                and self.redis_ns == self._of_environment("redis_ns", other)
+                and self.redis_url == self._of_environment("redis_url", other)
+            ):
+                raise ValueError(
+                    f"environments '{self.app_env}' and '{other}' share one Redis database and one "
+                    f"namespace; give REDIS_NS_{self.app_env.upper()} its own value"
+                )
+        if self.lease_renew_s * 2 > self.lease_s:
+            raise ValueError("LEASE_RENEW_S must be at most half of LEASE_S")
+        if self.task_time_limit_s <= self.task_soft_time_limit_s:
+            raise ValueError("TASK_TIME_LIMIT_S must be above TASK_SOFT_TIME_LIMIT_S")
+        return self
+
+    def _of_environment(self, stem: str, environment: str | None = None) -> str | None:
+        name = f"{stem}_{environment or self.app_env}"
+        if name in type(self).model_fields:
+            value: str | None = getattr(self, name)
+            return value
+        return _variables().get(name)
+
+    def _required(self, stem: str) -> str:
+        value = self._of_environment(stem)
+        if value is None:  # pragma: no cover - the validator has refused this
+            raise ConfigError(f"{stem.upper()}_{self.app_env.upper()} is not set")
+        return value
+
+    @property
+    def redis_url(self) -> str:
+        """URL of the environment's Redis database."""
+        return self._required("redis_url")
+
+    @property
+    def redis_ns(self) -> str:
+        """Prefix of every key and channel, without the colon."""
+        return self._required("redis_ns")
+
+    @property
+    def celery_broker_url(self) -> str:
+        """URL of the broker; the Redis URL unless set."""
+        return self._of_environment("celery_broker_url") or self.redis_url
+
+    @property
+    def celery_result_backend(self) -> str:
+        """URL of the result backend; the Redis URL unless set."""
+        return self._of_environment("celery_result_backend") or self.redis_url
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL; a bare ``postgresql://`` gets the psycopg2 driver."""
+        url = self._required("database_url")
+        for scheme in ("postgresql://", "postgres://"):
+            if url.startswith(scheme):
+                return "postgresql+psycopg2://" + url.removeprefix(scheme)
+        return url
+
+    @property
+    def environment_dir(self) -> Path:
+        """Where this environment keeps its files, absolute."""
+        return self.var_path / self.app_env
+
+    @property
+    def var_path(self) -> Path:
+        """``var_dir``, absolute."""
+        return self.var_dir if self.var_dir.is_absolute() else ROOT / self.var_dir
+
+    @property
+    def storage_path(self) -> Path:
+        """Where pictures are kept, absolute."""
+        if self.storage_dir is None:
+            return self.environment_dir / "storage"
+        return self.storage_dir if self.storage_dir.is_absolute() else ROOT / self.storage_dir
+
+    @property
+    def comfyui_urls(self) -> tuple[str, ...]:
+        """Base URLs of the ComfyUI servers; the simulator's when none is set."""
+        if self.comfyui_url:
+            return tuple(u.strip().rstrip("/") for u in self.comfyui_url.split(",") if u.strip())
+        if self.app_env in BUILT_IN:
+            return (f"http://127.0.0.1:{self.simulator_port}",)
+        return ()
+
+    @property
+    def uses_simulator(self) -> bool:
+        """Whether ``genonaut up`` draws with the built-in simulator."""
+        return not self.comfyui_url and self.app_env in BUILT_IN
+
+    @property
+    def allowed_nodes(self) -> frozenset[str]:
+        """Node classes a user's own workflow may use."""
+        return frozenset(n.strip() for n in self.comfyui_allowed_nodes.split(",") if n.strip())
+
+    @property
+    def generation_slots(self) -> int:
+        """Generation jobs worked on at once by one worker: ComfyUI servers + 1."""
+        return self.generation_concurrency or len(self.comfyui_urls) + 1
+
+    @property
+    def base_url(self) -> str:
+        """Address users reach the API at, without a trailing slash."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = "127.0.0.1" if self.api_host in {"0.0.0.0", "::"} else self.api_host  # noqa: S104
+        return f"http://{host}:{self.api_port}"
+
+    def is_default(self, stem: str) -> bool:
+        """Whether ``stem``'s URL is the built-in default, which an embedded server may serve."""
+        if self.app_env not in BUILT_IN:
+            return False
+        name = f"{stem}_{self.app_env}"
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings now.
+
+    Raises: ConfigError: one line naming each variable that is missing or wrong.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            name = ".".join(str(part) for part in item["loc"]).upper()
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}" if name else message)
+        raise ConfigError("; ".join(lines)) from error
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Give the process's settings, read once."""
+    return load_settings()
+
+
+def environment_variables() -> dict[str, str]:
+    """Give a copy of the process environment, to start child processes with."""
+    return dict(os.environ)  # noqa: TID251
+
+
+def __getattr__(name: str) -> Settings:
+    """Give ``settings`` on first use, so that importing this module never fails."""
+    if name == "settings":
+        return get_settings()
+    raise AttributeError(name)

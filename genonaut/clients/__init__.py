@@ -1,0 +1,1 @@
+"""Talk to systems outside the process."""

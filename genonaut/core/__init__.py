@@ -1,0 +1,1 @@
+"""Hold what every layer may use; no input or output happens here."""

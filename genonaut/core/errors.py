@@ -1,0 +1,111 @@
+"""Say what went wrong, once, for API, tasks and command line alike."""
+
+
+class GenonautError(Exception):
+    """Be the root: ``code`` is stable and machine-readable, the message is for people."""
+
+    code = "internal_error"
+    http_status = 500
+
+    def __init__(
+        self, message: str = "", *, field: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message or self.__doc__ or self.code)
+        self.field = field
+        if code is not None:
+            self.code = code
+
+
+class NotFoundError(GenonautError):
+    """There is no such thing, or it is not yours."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class ConflictError(GenonautError):
+    """The present state forbids it."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class LeaseLostError(ConflictError):
+    """Another worker holds this row now, or it has ended; nothing was written."""
+
+    code = "lease_lost"
+
+
+class InvalidInputError(GenonautError):
+    """A value is wrong; ``field`` names it."""
+
+    code = "invalid_input"
+    http_status = 422
+
+
+class UnauthorizedError(GenonautError):
+    """No valid login."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class ForbiddenError(GenonautError):
+    """The login's role does not allow it."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class RateLimitedError(GenonautError):
+    """Too much at once; try again after ``retry_after_s``."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(
+        self, message: str, *, retry_after_s: float, limit: int, remaining: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.limit = limit
+        self.remaining = remaining
+
+
+class RetryableError(GenonautError):
+    """Waiting may cure it."""
+
+    code = "unavailable"
+    http_status = 503
+
+
+class BackendUnavailableError(RetryableError):
+    """No ComfyUI server answers."""
+
+    code = "backend_unavailable"
+
+
+class StorageFullError(RetryableError):
+    """The disk has no room."""
+
+    code = "storage_full"
+
+
+class UnreadableImageError(GenonautError):
+    """The bytes are not a picture we can decode."""
+
+    code = "unreadable_image"
+    http_status = 422
+
+
+class WorkflowRejectedError(GenonautError):
+    """ComfyUI refuses the graph; trying again would not help."""
+
+    code = "invalid_workflow"
+    http_status = 422
+
+
+class ExecutionFailedError(GenonautError):
+    """A node failed while the graph ran."""
+
+    code = "execution_failed"

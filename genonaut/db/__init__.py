@@ -1,0 +1,1 @@
+"""Hold the tables and the transaction."""

@@ -1,0 +1,1 @@
+"""Hold the rules of each feature: plain functions on a session."""

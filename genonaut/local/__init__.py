@@ -1,0 +1,1 @@
+"""Make one machine enough: embedded servers, supervisor, ComfyUI simulator."""

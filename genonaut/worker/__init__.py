@@ -1,0 +1,1 @@
+"""Run jobs and tasks with Celery."""
