@@ -1,0 +1,24 @@
+"""Hold the tables, one file per aggregate."""
+
+from genonaut.db.models.base import Base
+from genonaut.db.models.content import ContentImage, ContentItem
+from genonaut.db.models.jobs import GenerationJob, JobAttempt
+from genonaut.db.models.notifications import UserNotification
+from genonaut.db.models.platform import AuditEntry, Heartbeat, IdempotencyKey, WebhookReceipt
+from genonaut.db.models.users import ApiToken, LoginSession, User
+
+__all__ = [
+    "ApiToken",
+    "AuditEntry",
+    "Base",
+    "ContentImage",
+    "ContentItem",
+    "GenerationJob",
+    "Heartbeat",
+    "IdempotencyKey",
+    "JobAttempt",
+    "LoginSession",
+    "User",
+    "UserNotification",
+    "WebhookReceipt",
+]
