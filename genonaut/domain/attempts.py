@@ -1,0 +1,316 @@
+"""Work on a claimed job: every write names the lease, every ending closes the attempt.
+
+The caller holds a :class:`Claim`. If its lease is lost meanwhile, each of these functions raises
+``LeaseLostError`` and writes nothing.
+"""
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from genonaut.db.models import ContentImage, ContentItem, GenerationJob, JobAttempt
+from genonaut.domain.generation import JOBS, tell_owner
+from genonaut.domain.lifecycle import Status
+
+MAX_BACKOFF_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job as it was when it was claimed, and the token that proves the claim."""
+
+    job: GenerationJob
+    token: UUID
+
+    @property
+    def job_id(self) -> int:
+        """The job's id."""
+        return self.job.id
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """A picture that is safely in storage."""
+
+    storage_key: str
+    sha256: str
+    mime: str
+    width: int
+    height: int
+    bytes: int
+    thumbnails: dict[str, Any]
+    thumb_spec: str | None = None
+    thumb_error: str | None = None
+
+
+def claim(session: Session, job_id: int, *, worker: str, lease_s: float) -> Claim | None:
+    """Take a due pending job and open its attempt; None when it is not there to be taken."""
+    job = JOBS.claim(session, job_id, worker=worker, lease_s=lease_s)
+    if job is None or job.lease_token is None:
+        return None
+    session.add(
+        JobAttempt(
+            job_id=job.id,
+            number=job.attempt,
+            worker=worker,
+            lease_token=job.lease_token,
+            backend=job.backend,
+            prompt_id=job.comfyui_prompt_id,
+        )
+    )
+    return Claim(job, job.lease_token)
+
+
+def renew(session: Session, held: Claim, *, lease_s: float) -> None:
+    """Keep the claim for another ``lease_s`` seconds."""
+    JOBS.renew(session, held.job_id, token=held.token, lease_s=lease_s)
+
+
+def begin_prompt(session: Session, held: Claim, *, backend: str, prompt_id: str) -> None:
+    """Store which prompt id is about to be posted where: before the POST, never after."""
+    JOBS.write(
+        session,
+        held.job_id,
+        token=held.token,
+        backend=backend,
+        comfyui_prompt_id=prompt_id,
+        execution_started_at=None,
+        waiting_since=None,
+        webhook_received_at=None,
+        progress={"phase": "submitting"},
+    )
+    _note_attempt(session, held, backend=backend, prompt_id=prompt_id)
+
+
+def note_execution_start(session: Session, held: Claim) -> GenerationJob:
+    """Record that ComfyUI began to execute the prompt: its time limit counts from here."""
+    return JOBS.write(
+        session,
+        held.job_id,
+        token=held.token,
+        execution_started_at=func.coalesce(GenerationJob.execution_started_at, func.now()),
+        waiting_since=None,
+    )
+
+
+def report(session: Session, held: Claim, progress: dict[str, Any]) -> None:
+    """Show how far the job is."""
+    JOBS.write(session, held.job_id, token=held.token, progress=progress)
+
+
+def complete(
+    session: Session, held: Claim, images: list[StoredImage], *, details: dict[str, Any]
+) -> list[int]:
+    """End the job with its pictures: item, images, state and notification in one transaction.
+
+    Returns: the ids of the content images, in batch order.
+
+    Raises:
+        LeaseLostError: another worker holds the job.
+        ConflictError: a cancel was committed first; close the job with :func:`cancelled`.
+    """
+    job = held.job
+    item = ContentItem(
+        title=_title(job.prompt),
+        prompt=job.prompt,
+        creator_id=job.user_id,
+        is_private=bool(job.params.get("is_private", False)),
+        item_metadata=details,
+    )
+    session.add(item)
+    session.flush()  # the images and the job name the item's id
+    rows = [
+        ContentImage(
+            content_id=item.id,
+            position=position,
+            storage_key=image.storage_key,
+            sha256=image.sha256,
+            mime=image.mime,
+            width=image.width,
+            height=image.height,
+            bytes=image.bytes,
+            thumbnails=image.thumbnails,
+            thumb_spec=image.thumb_spec,
+            thumb_error=image.thumb_error,
+        )
+        for position, image in enumerate(images)
+    ]
+    session.add_all(rows)
+    session.flush()  # the ids are the task's result
+    ended = JOBS.move(
+        session,
+        job.id,
+        Status.COMPLETED,
+        token=held.token,
+        when=(GenerationJob.cancel_requested_at.is_(None),),
+        content_id=item.id,
+        progress={"phase": "completed", "percent": 100},
+    )
+    _close_attempt(session, held, "completed")
+    tell_owner(session, ended)
+    return [row.id for row in rows]
+
+
+def _title(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return line if len(line) <= 80 else line[:79].rstrip() + "…"
+
+
+def fail(
+    session: Session, held: Claim, *, code: str, message: str, outcome: str = "failed"
+) -> None:
+    """End the job as failed for good and tell its owner."""
+    ended = JOBS.move(
+        session,
+        held.job_id,
+        Status.FAILED,
+        token=held.token,
+        error_code=code,
+        error_message=message[:2000],
+        progress={"phase": "failed"},
+    )
+    _close_attempt(session, held, outcome, code, message)
+    tell_owner(session, ended)
+
+
+def try_again(
+    session: Session,
+    held: Claim,
+    *,
+    code: str,
+    message: str,
+    backoff_s: float,
+    outcome: str = "retried",
+    count: bool = True,
+) -> bool:
+    """Give the job back to be tried again later, or fail it when its attempts are used up.
+
+    The delay doubles from ``backoff_s`` with each attempt, up to five minutes, give or take a
+    fifth. ``count=False`` gives the attempt back: the failure belongs to an earlier one.
+
+    Returns: whether there will be another attempt.
+    """
+    job = held.job
+    if (count or job.collect_only) and job.attempt >= job.max_attempts:
+        fail(session, held, code=code, message=message, outcome=_final_outcome(outcome))
+        return False
+    delay_s = min(backoff_s * 2 ** max(0, job.attempt - 1), MAX_BACKOFF_S)
+    delay_s *= random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+    _give_back(
+        session,
+        held,
+        delay_s=delay_s,
+        uncount=not count,
+        comfyui_prompt_id=None,
+        backend=None,
+        progress={"phase": "waiting_to_retry", "reason": message[:300]},
+    )
+    _close_attempt(session, held, outcome, code, message)
+    return True
+
+
+def _final_outcome(outcome: str) -> str:
+    return "timed_out" if outcome == "timed_out" else "failed"
+
+
+def wait_for_backend(
+    session: Session, held: Claim, *, reason: str, poll_s: float, deadline_s: float
+) -> bool:
+    """Give the job back because no ComfyUI answers; the attempt does not count.
+
+    It is tried again after ``poll_s`` seconds, later ever more rarely, but at least twice a minute.
+
+    Returns: False when it has waited ``deadline_s`` seconds and has therefore failed.
+    """
+    since = held.job.waiting_since
+    waited_s = 0.0
+    if since is not None:
+        now = session.scalars(select(func.now())).one()
+        waited_s = (now - since).total_seconds()
+    if waited_s > deadline_s:
+        hours = deadline_s / 3600
+        message = f"no ComfyUI server answered for {hours:.1f} hours: {reason}"
+        fail(session, held, code="backend_unavailable", message=message)
+        return False
+    _give_back(
+        session,
+        held,
+        delay_s=max(poll_s, min(30.0, waited_s / 4)),
+        uncount=True,
+        waiting_since=func.coalesce(GenerationJob.waiting_since, func.now()),
+        progress={"phase": "waiting_for_backend", "reason": reason[:300]},
+    )
+    _close_attempt(session, held, "waiting", "backend_unavailable", reason)
+    # A long outage is one line of the timeline, not one for every look.
+    session.execute(
+        delete(JobAttempt).where(
+            JobAttempt.job_id == held.job_id,
+            JobAttempt.outcome == "waiting",
+            JobAttempt.lease_token != held.token,
+        )
+    )
+    return True
+
+
+def release(session: Session, held: Claim, *, reason: str, keep_prompt: bool = True) -> None:
+    """Give the job back untouched, for the next worker at once; the attempt does not count.
+
+    With ``keep_prompt`` the next claim re-attaches to the prompt at ComfyUI.
+    """
+    dropped: dict[str, Any] = {} if keep_prompt else {"comfyui_prompt_id": None, "backend": None}
+    _give_back(session, held, delay_s=0, uncount=True, progress={"phase": "queued"}, **dropped)
+    _close_attempt(session, held, "released", None, reason)
+
+
+def cancelled(session: Session, held: Claim) -> None:
+    """End the job as cancelled; its prompt has been removed at ComfyUI."""
+    ended = JOBS.move(
+        session, held.job_id, Status.CANCELLED, token=held.token, progress={"phase": "cancelled"}
+    )
+    _close_attempt(session, held, "cancelled")
+    tell_owner(session, ended)
+
+
+def _give_back(
+    session: Session, held: Claim, *, delay_s: float, uncount: bool, **values: Any
+) -> None:
+    collecting = held.job.collect_only
+    if uncount and not collecting:
+        values["attempt"] = GenerationJob.attempt - 1
+    JOBS.move(
+        session,
+        held.job_id,
+        Status.PENDING,
+        token=held.token,
+        available_at=func.now() + timedelta(seconds=delay_s),
+        dispatched_at=None,
+        dispatch_epoch=None,
+        **values,
+    )
+
+
+def _note_attempt(session: Session, held: Claim, **values: Any) -> None:
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.job_id == held.job_id, JobAttempt.lease_token == held.token)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _close_attempt(
+    session: Session, held: Claim, outcome: str, code: str | None = None, message: str | None = None
+) -> None:
+    _note_attempt(
+        session,
+        held,
+        outcome=outcome,
+        ended_at=func.now(),
+        error_code=code,
+        error_message=message[:2000] if message else None,
+    )

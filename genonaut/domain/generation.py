@@ -1,0 +1,387 @@
+"""Take requests for pictures, show where they stand, cancel and repeat them."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from genonaut.core.errors import ConflictError, NotFoundError, RateLimitedError
+from genonaut.core.events import Event
+from genonaut.db.models import GenerationJob, JobAttempt
+from genonaut.db.session import add_event
+from genonaut.domain import notifications
+from genonaut.domain.lifecycle import FINAL, UNFINISHED, Machine, Status
+
+MAX_SEED = 2**53 - 1
+"""Seeds stay below this, so that every JSON reader keeps them exact."""
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def public(job: GenerationJob) -> dict[str, Any]:
+    """Give what the owner may see, ready for JSON; the same for API, sockets and events."""
+    return {
+        "id": job.id,
+        "status": job.status,
+        "version": job.version,
+        "prompt": job.prompt,
+        "negative_prompt": job.negative_prompt,
+        "checkpoint_model": job.checkpoint_model,
+        "lora_models": job.lora_models or [],
+        "width": job.width,
+        "height": job.height,
+        "batch_size": job.batch_size,
+        "sampler_params": job.params.get("sampler_params", {}),
+        "has_workflow": "workflow" in job.params,
+        "is_private": bool(job.params.get("is_private", False)),
+        "progress": job.progress,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "cancel_requested": job.cancel_requested_at is not None,
+        "content_id": job.content_id,
+        "retry_of": job.retry_of,
+        "error": (
+            {"code": job.error_code, "message": job.error_message} if job.error_code else None
+        ),
+        "celery_task_id": job.celery_task_id,
+        "comfyui_prompt_id": job.comfyui_prompt_id,
+        "available_at": _iso(job.available_at),
+        "created_at": _iso(job.created_at),
+        "updated_at": _iso(job.updated_at),
+        "started_at": _iso(job.started_at),
+        "completed_at": _iso(job.completed_at),
+    }
+
+
+def describe(job: GenerationJob) -> Event:
+    """Tell of a change to everyone who may watch the job."""
+    return Event(
+        kind="job",
+        id=job.id,
+        version=job.version,
+        topics=(f"job:{job.id}", f"user:{job.user_id}"),
+        row=public(job),
+        final=job.status in FINAL,
+    )
+
+
+JOBS: Machine[GenerationJob] = Machine(GenerationJob, describe)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A validated request for pictures."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    checkpoint_model: str | None = None
+    lora_models: tuple[dict[str, Any], ...] = ()
+    width: int = 512
+    height: int = 512
+    batch_size: int = 1
+    sampler_params: dict[str, Any] = field(default_factory=dict)
+    workflow: dict[str, Any] | None = None
+    is_private: bool = False
+
+    def params(self) -> dict[str, Any]:
+        """Give what is kept in the ``params`` column; the seed is chosen here if it was not."""
+        sampler = dict(self.sampler_params)
+        if sampler.get("seed") is None:
+            sampler["seed"] = secrets.randbelow(MAX_SEED + 1)
+        kept: dict[str, Any] = {"sampler_params": sampler, "is_private": self.is_private}
+        if self.workflow is not None:
+            kept["workflow"] = self.workflow
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one user may ask for at once."""
+
+    per_minute: int
+    unfinished_max: int
+    max_attempts: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a user may still create this minute."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+def allowance(session: Session, user_id: UUID, limits: Limits) -> Allowance:
+    """Check that ``user_id`` may create one more job now.
+
+    Requests of one user are counted one after the other (an advisory lock held to the end of the
+    transaction), so a burst cannot pass a limit together.
+
+    Raises: RateLimitedError: too many this minute, or too many unfinished.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(str(user_id), 0))))
+    recent = (
+        select(GenerationJob.created_at)
+        .where(GenerationJob.user_id == user_id)
+        .order_by(GenerationJob.id.desc())
+        .limit(limits.per_minute)
+        .subquery()
+    )
+    age_s = func.extract("epoch", func.clock_timestamp() - recent.c.created_at)
+    # Rows beyond the first unfinished_max are not counted: the answer would be the same.
+    unfinished = (
+        select(GenerationJob.id)
+        .where(GenerationJob.user_id == user_id, GenerationJob.status.in_(UNFINISHED))
+        .limit(limits.unfinished_max)
+        .subquery()
+    )
+    row = session.execute(
+        select(
+            func.count().filter(age_s < 60).label("made"),
+            func.coalesce(60 - func.max(age_s).filter(age_s < 60), 60).label("reset_s"),
+            select(func.count()).select_from(unfinished).scalar_subquery().label("open"),
+        ).select_from(recent)
+    ).one()
+    reset_s = max(1.0, float(row.reset_s))
+    if row.made >= limits.per_minute:
+        raise RateLimitedError(
+            f"at most {limits.per_minute} jobs a minute; try again in {reset_s:.0f} s",
+            retry_after_s=reset_s,
+            limit=limits.per_minute,
+        )
+    if row.open >= limits.unfinished_max:
+        raise RateLimitedError(
+            f"at most {limits.unfinished_max} unfinished jobs; wait for one to end or cancel one",
+            retry_after_s=10,
+            limit=limits.unfinished_max,
+        )
+    return Allowance(limits.per_minute, limits.per_minute - row.made - 1, reset_s)
+
+
+def create(
+    session: Session,
+    user_id: UUID,
+    request: NewJob,
+    *,
+    max_attempts: int,
+    retry_of: int | None = None,
+) -> GenerationJob:
+    """Store a job as ``pending``; its Celery task id is chosen here, before anything is sent."""
+    job = GenerationJob(
+        user_id=user_id,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        checkpoint_model=request.checkpoint_model,
+        lora_models=list(request.lora_models) or None,
+        width=request.width,
+        height=request.height,
+        batch_size=request.batch_size,
+        params=request.params(),
+        max_attempts=max_attempts,
+        retry_of=retry_of,
+        celery_task_id=str(uuid4()),
+        progress={"phase": "queued"},
+    )
+    return _insert(session, job)
+
+
+def _insert(session: Session, job: GenerationJob) -> GenerationJob:
+    session.add(job)
+    session.flush()  # the id and the database's defaults are part of the answer
+    add_event(session, describe(job))
+    return job
+
+
+def owned(session: Session, user_id: UUID, job_id: int) -> GenerationJob:
+    """Give a user's own job.
+
+    Raises: NotFoundError: it does not exist or is another user's.
+    """
+    job = session.scalars(
+        select(GenerationJob).where(GenerationJob.id == job_id, GenerationJob.user_id == user_id)
+    ).one_or_none()
+    if job is None:
+        raise NotFoundError("there is no such job")
+    return job
+
+
+def list_for(
+    session: Session,
+    user_id: UUID,
+    *,
+    statuses: Sequence[str] = (),
+    before: int | None = None,
+    limit: int = 50,
+) -> list[GenerationJob]:
+    """List a user's jobs, newest first, older than the id ``before``."""
+    query: Select[GenerationJob] = select(GenerationJob).where(GenerationJob.user_id == user_id)
+    if statuses:
+        query = query.where(GenerationJob.status.in_(statuses))
+    if before is not None:
+        query = query.where(GenerationJob.id < before)
+    return list(session.scalars(query.order_by(GenerationJob.id.desc()).limit(limit)))
+
+
+def queue_positions(session: Session, jobs: Sequence[GenerationJob]) -> dict[int, int]:
+    """Count, for each pending job, its place in the queue of everyone's jobs; 1 is next."""
+    places = {}
+    for job in jobs:
+        if job.status == Status.PENDING:
+            places[job.id] = session.scalars(
+                select(func.count())
+                .select_from(GenerationJob)
+                .where(GenerationJob.status == Status.PENDING, GenerationJob.id <= job.id)
+            ).one()
+    return places
+
+
+def request_cancel(session: Session, user_id: UUID, job_id: int) -> GenerationJob:
+    """Cancel a job: at once while it is pending, through its holder while it is running.
+
+    Once this is committed the job can only end as ``cancelled``. Asking again is harmless.
+
+    Raises:
+        NotFoundError: it does not exist or is another user's.
+        ConflictError: it has already completed or failed.
+    """
+    job = JOBS.note(
+        session,
+        job_id,
+        (
+            GenerationJob.user_id == user_id,
+            GenerationJob.status.in_(UNFINISHED),
+            GenerationJob.cancel_requested_at.is_(None),
+        ),
+        cancel_requested_at=func.now(),
+    )
+    if job is None:
+        job = owned(session, user_id, job_id)
+        if job.status in {Status.COMPLETED, Status.FAILED}:
+            raise ConflictError(f"the job has already {job.status}", code=f"already_{job.status}")
+        return job
+    if job.status == Status.PENDING:
+        return close_cancelled(session, job)
+    return job
+
+
+def close_cancelled(session: Session, job: GenerationJob) -> GenerationJob:
+    """End a pending job as ``cancelled`` and tell its owner."""
+    ended = JOBS.move(session, job.id, Status.CANCELLED, progress={"phase": "cancelled"})
+    tell_owner(session, ended)
+    return ended
+
+
+def retry(session: Session, user_id: UUID, job_id: int, *, max_attempts: int) -> GenerationJob:
+    """Repeat a failed or cancelled job as a new one with ``retry_of`` set.
+
+    Raises:
+        NotFoundError: it does not exist or is another user's.
+        ConflictError: it has not ended, or it completed.
+    """
+    old = owned(session, user_id, job_id)
+    if old.status not in {Status.FAILED, Status.CANCELLED}:
+        raise ConflictError(f"only a failed or cancelled job is retried; this one is {old.status}")
+    params = {k: v for k, v in old.params.items() if k != "migrated_from"}
+    sampler = dict(params.get("sampler_params") or {})
+    sampler.setdefault("seed", secrets.randbelow(MAX_SEED + 1))
+    job = GenerationJob(
+        user_id=user_id,
+        prompt=old.prompt,
+        negative_prompt=old.negative_prompt,
+        checkpoint_model=old.checkpoint_model,
+        lora_models=old.lora_models,
+        width=old.width,
+        height=old.height,
+        batch_size=old.batch_size,
+        params={**params, "sampler_params": sampler},
+        max_attempts=max_attempts,
+        retry_of=old.id,
+        celery_task_id=str(uuid4()),
+        progress={"phase": "queued"},
+    )
+    return _insert(session, job)
+
+
+def timeline(session: Session, job: GenerationJob) -> list[dict[str, Any]]:
+    """Tell a job's story: created, each attempt and how it ended, cancel, the end; oldest first."""
+    entries: list[tuple[datetime, str, str]] = [(job.created_at, "created", "The job was created.")]
+    attempts = session.scalars(
+        select(JobAttempt).where(JobAttempt.job_id == job.id).order_by(JobAttempt.id)
+    )
+    for attempt in attempts:
+        which = f"attempt {attempt.number} of {job.max_attempts}"
+        entries.append((attempt.started_at, "attempt_started", f"{attempt.worker} began {which}."))
+        if attempt.ended_at is not None:
+            told = _ENDINGS[attempt.outcome or ""].format(worker=attempt.worker, which=which)
+            if attempt.error_message:
+                told = f"{told.rstrip('.')}: {attempt.error_message}"
+            entries.append((attempt.ended_at, f"attempt_{attempt.outcome}", told))
+    if job.cancel_requested_at is not None:
+        entries.append((job.cancel_requested_at, "cancel_requested", "Cancelling was requested."))
+    if job.completed_at is not None and job.status in FINAL:
+        told = f"The job {'was cancelled' if job.status == Status.CANCELLED else job.status}."
+        if job.error_message:
+            told = f"{told.rstrip('.')}: {job.error_message}"
+        entries.append((job.completed_at, job.status, told))
+    entries.sort(key=lambda entry: entry[0])
+    return [{"at": at.isoformat(), "event": event, "message": text} for at, event, text in entries]
+
+
+_ENDINGS = {
+    "completed": "{worker} completed {which}.",
+    "failed": "{which} failed.",
+    "retried": "{which} failed and will be tried again.",
+    "released": "{worker} gave {which} back; it does not count.",
+    "waiting": "{worker} found no ComfyUI server; {which} does not count.",
+    "worker_lost": "worker {worker} lost, {which}.",
+    "timed_out": "{which} took too long and was stopped.",
+    "cancelled": "{worker} stopped {which} on request.",
+}
+
+_NOTICES = {
+    Status.COMPLETED: ("job_completed", "Your picture is ready"),
+    Status.FAILED: ("job_failed", "Your picture could not be made"),
+    Status.CANCELLED: ("job_cancelled", "Your job was cancelled"),
+}
+
+
+def tell_owner(session: Session, job: GenerationJob) -> None:
+    """Record the one notification of a job's end; call it in the transaction that ends it."""
+    kind, title = _NOTICES[Status(job.status)]
+    if job.status == Status.COMPLETED and job.batch_size > 1:
+        title = "Your pictures are ready"
+    body = job.error_message if job.status == Status.FAILED else job.prompt
+    notifications.notify(
+        session,
+        job.user_id,
+        kind,
+        dedupe_key=f"job:{job.id}",
+        title=title,
+        body=(body or "")[:500],
+        data={"job_id": job.id, "content_id": job.content_id},
+    )
+
+
+def find_by_prompt(session: Session, prompt_id: str) -> GenerationJob | None:
+    """Find the job that waits for ``prompt_id`` at ComfyUI."""
+    return session.scalars(
+        select(GenerationJob).where(GenerationJob.comfyui_prompt_id == prompt_id).limit(1)
+    ).first()
+
+
+def note_webhook(session: Session, job: GenerationJob) -> None:
+    """Record that ComfyUI's side says the job's prompt has ended; its holder will look."""
+    JOBS.note(
+        session,
+        job.id,
+        (GenerationJob.status == Status.RUNNING,),
+        webhook_received_at=func.now(),
+    )

@@ -1,0 +1,189 @@
+"""Move jobs and runs from state to state: the only module that assigns a status.
+
+One vocabulary serves every kind of work::
+
+    pending -> running -> completed | failed | cancelled
+    pending -> cancelled | skipped | failed
+    running -> pending                (given back: lost, released, or to be tried again)
+
+A move is one UPDATE that names the states it may start from and, once a row is claimed, the lease
+token of its holder. Whoever does not hold the token any more hits no row and writes nothing.
+Times come from the database clock.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Generic, NoReturn, TypeVar
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, Integer, cast, func, select, update
+from sqlalchemy.orm import Session
+
+from genonaut.core.errors import ConflictError, LeaseLostError, NotFoundError
+from genonaut.core.events import Event
+from genonaut.db.models import Base
+from genonaut.db.session import add_event
+
+
+class Status(StrEnum):
+    """Where a job or run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.SKIPPED})
+UNFINISHED = frozenset({Status.PENDING, Status.RUNNING})
+
+MAY_BECOME: dict[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.RUNNING, Status.CANCELLED, Status.SKIPPED, Status.FAILED}),
+    Status.RUNNING: frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.PENDING}),
+    Status.COMPLETED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+    Status.SKIPPED: frozenset(),
+}
+"""Allowed moves; final states have none."""
+
+_NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_expires_at": None}
+
+Row = TypeVar("Row", bound=Base)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine(Generic[Row]):
+    """Bind the moves to a table and to the way its changes are told."""
+
+    model: type[Row]
+    describe: Callable[[Row], Event]
+
+    def _change(
+        self,
+        session: Session,
+        row_id: int,
+        conditions: Sequence[ColumnElement[bool]],
+        values: dict[str, Any],
+    ) -> Row | None:
+        model: Any = self.model
+        statement = (
+            update(model)
+            .where(model.id == row_id, *conditions)
+            .values(version=model.version + 1, updated_at=func.now(), **values)
+            .returning(model)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        row: Row | None = session.scalars(statement).one_or_none()
+        if row is not None:
+            add_event(session, self.describe(row))
+        return row
+
+    def move(
+        self,
+        session: Session,
+        row_id: int,
+        to: Status,
+        *,
+        token: UUID | None = None,
+        when: Sequence[ColumnElement[bool]] = (),
+        **values: Any,
+    ) -> Row:
+        """Change the status of one row, together with ``values``.
+
+        A move out of ``running`` names the holder's ``token``, or says in ``when`` why it may do
+        without (an expired lease, for the reaper).
+
+        Raises:
+            LeaseLostError: the row is not held under ``token`` any more; nothing was written.
+            ConflictError: the row's state forbids it; nothing was written.
+            NotFoundError: there is no such row.
+        """
+        model: Any = self.model
+        sources = [source for source, targets in MAY_BECOME.items() if to in targets]
+        if token is None and not when:
+            sources = [source for source in sources if source is not Status.RUNNING]
+        conditions = [model.status.in_(sources), *when]
+        if token is not None:
+            conditions.append(model.lease_token == token)
+        if to is not Status.RUNNING:
+            values = {**_NO_LEASE, **values}
+        if to in FINAL:
+            values.setdefault("completed_at", func.now())
+        row = self._change(session, row_id, conditions, {"status": to, **values})
+        if row is None:
+            self._refuse(session, row_id, to, token)
+        return row
+
+    def claim(self, session: Session, row_id: int, *, worker: str, lease_s: float) -> Row | None:
+        """Take a due pending row for ``worker``; None when it is not there to be taken.
+
+        Counts the attempt, except for a claim that may only collect. A row whose cancel was
+        requested is never claimed.
+        """
+        model: Any = self.model
+        return self._change(
+            session,
+            row_id,
+            (
+                model.status == Status.PENDING,
+                model.available_at <= func.now(),
+                model.cancel_requested_at.is_(None),
+            ),
+            {
+                "status": Status.RUNNING,
+                "lease_token": uuid4(),
+                "lease_expires_at": func.now() + timedelta(seconds=lease_s),
+                "worker": worker,
+                "attempt": model.attempt + cast(~model.collect_only, Integer),
+                "started_at": func.coalesce(model.started_at, func.now()),
+            },
+        )
+
+    def renew(self, session: Session, row_id: int, *, token: UUID, lease_s: float) -> None:
+        """Extend a lease; no version, no event, no index is touched.
+
+        Raises: LeaseLostError: the row is not held under ``token`` any more.
+        """
+        model: Any = self.model
+        renewed = session.execute(
+            update(model)
+            .where(model.id == row_id, model.lease_token == token)
+            .values(lease_expires_at=func.now() + timedelta(seconds=lease_s))
+            .execution_options(synchronize_session=False)
+            .returning(model.id)
+        )
+        if renewed.first() is None:
+            raise LeaseLostError(f"the lease on {row_id} is lost")
+
+    def write(self, session: Session, row_id: int, *, token: UUID, **values: Any) -> Row:
+        """Write ``values`` (never a status) as the holder of the lease.
+
+        Raises: LeaseLostError: the row is not held under ``token`` any more; nothing was written.
+        """
+        model: Any = self.model
+        row = self._change(session, row_id, (model.lease_token == token,), values)
+        if row is None:
+            raise LeaseLostError(f"the lease on {row_id} is lost")
+        return row
+
+    def note(
+        self, session: Session, row_id: int, when: Sequence[ColumnElement[bool]], **values: Any
+    ) -> Row | None:
+        """Write ``values`` (never a status) where ``when`` holds; None where it does not."""
+        return self._change(session, row_id, when, values)
+
+    def _refuse(self, session: Session, row_id: int, to: Status, token: UUID | None) -> NoReturn:
+        model: Any = self.model
+        found = session.execute(
+            select(model.status, model.lease_token).where(model.id == row_id)
+        ).one_or_none()
+        if found is None:
+            raise NotFoundError(f"there is no {row_id}")
+        if token is not None and found.lease_token != token:
+            raise LeaseLostError(f"the lease on {row_id} is lost; it is {found.status} now")
+        raise ConflictError(f"{row_id} is {found.status} and cannot become {to}")

@@ -1,0 +1,237 @@
+"""Find what is stuck and move its rows on; the rules behind the reconciler.
+
+Each rule is a function over a bounded batch, safe to run in several processes at once
+(``FOR UPDATE SKIP LOCKED``) and cheap when there is nothing to do (partial indexes). Rules move
+rows only: what must be told to ComfyUI is returned, to be done after the commit.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import ColumnElement, func, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from genonaut.core.errors import ConflictError, NotFoundError
+from genonaut.db.models import GenerationJob, JobAttempt
+from genonaut.domain.generation import JOBS, close_cancelled, tell_owner
+from genonaut.domain.lifecycle import Status
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A row to publish: its id and the Celery task id chosen when it was created."""
+
+    job_id: int
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A prompt at ComfyUI that nobody waits for any more."""
+
+    backend: str
+    prompt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What one sweep did."""
+
+    requeued: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+    cancelled: tuple[int, ...] = ()
+    abandoned: tuple[Abandoned, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything was moved."""
+        return bool(self.requeued or self.failed or self.cancelled)
+
+
+def _due() -> tuple[ColumnElement[bool], ...]:
+    return (
+        GenerationJob.status == Status.PENDING,
+        GenerationJob.cancel_requested_at.is_(None),
+        GenerationJob.available_at <= func.now(),
+    )
+
+
+def unpublished(session: Session, epoch: str, *, settle_s: float, limit: int) -> list[Message]:
+    """List due rows that no broker message stands for, oldest first.
+
+    Those never published (unless they became due within ``settle_s`` seconds: whoever made them
+    is about to publish them) and those published under another epoch: Redis has lost its memory
+    since.
+    """
+    never = GenerationJob.dispatched_at.is_(None) & (
+        GenerationJob.available_at <= func.now() - timedelta(seconds=settle_s)
+    )
+    rows = session.execute(
+        select(GenerationJob.id, GenerationJob.celery_task_id)
+        .where(*_due(), or_(never, GenerationJob.dispatch_epoch != epoch))
+        .order_by(GenerationJob.id)
+        .limit(limit)
+    )
+    return [Message(job_id, task_id or f"job-{job_id}") for job_id, task_id in rows]
+
+
+def overdue(session: Session, *, after_s: float, limit: int) -> list[Message]:
+    """List due rows published more than ``after_s`` seconds ago and claimed by nobody.
+
+    A backlog looks like this too, so each is looked for in the broker before it is sent again.
+    """
+    rows = session.execute(
+        select(GenerationJob.id, GenerationJob.celery_task_id)
+        .where(*_due(), GenerationJob.dispatched_at < func.now() - timedelta(seconds=after_s))
+        .order_by(GenerationJob.id)
+        .limit(limit)
+    )
+    return [Message(job_id, task_id or f"job-{job_id}") for job_id, task_id in rows]
+
+
+def missing(waiting: Iterable[Message], held_by_broker: Collection[str]) -> list[Message]:
+    """Give the rows whose message the broker does not hold any more."""
+    return [message for message in waiting if message.task_id not in held_by_broker]
+
+
+def mark_published(session: Session, job_ids: Collection[int], epoch: str) -> None:
+    """Record that messages for these rows were accepted by the broker under ``epoch``."""
+    session.execute(
+        update(GenerationJob)
+        .where(GenerationJob.id.in_(job_ids), GenerationJob.status == Status.PENDING)
+        .values(dispatched_at=func.now(), dispatch_epoch=epoch)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def postgres_is_settling(session: Session, *, grace_s: float) -> bool:
+    """Whether PostgreSQL started so recently that holders had no chance to renew their leases."""
+    started = session.execute(
+        text("SELECT now() - pg_postmaster_start_time() < make_interval(secs => :s)"),
+        {"s": grace_s},
+    )
+    return bool(started.scalar_one())
+
+
+def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reaped:
+    """Take running rows from holders whose lease ended ``grace_s`` seconds ago.
+
+    Cancel requested: cancelled. Attempts left: pending again. Attempts used up, but a prompt was
+    posted: pending once more for a claim that may only collect. Otherwise failed, ``worker_lost``.
+    """
+    expired = (
+        GenerationJob.status == Status.RUNNING,
+        GenerationJob.lease_expires_at < func.now() - timedelta(seconds=grace_s),
+    )
+    jobs = session.scalars(
+        select(GenerationJob)
+        .where(*expired)
+        .order_by(GenerationJob.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    moved: dict[Status, list[int]] = {
+        Status.PENDING: [],
+        Status.FAILED: [],
+        Status.CANCELLED: [],
+    }
+    abandoned = []
+    for job in jobs:
+        worker, attempt = job.worker, job.attempt
+        lost = f"worker {worker} lost, attempt {attempt} of {job.max_attempts}"
+        try:
+            with session.begin_nested():
+                outcome = _reap(session, job, expired, lost)
+        except (ConflictError, NotFoundError):
+            # The row moved between the SELECT and its savepoint: there is nothing left to do.
+            log.info("reap_skipped", job_id=job.id)
+            continue
+        log.warning("job_reaped", job_id=job.id, worker=worker, attempt=attempt, became=outcome)
+        moved[outcome].append(job.id)
+        if outcome != Status.PENDING and job.backend and job.comfyui_prompt_id:
+            abandoned.append(Abandoned(job.backend, job.comfyui_prompt_id))
+    return Reaped(
+        requeued=tuple(moved[Status.PENDING]),
+        failed=tuple(moved[Status.FAILED]),
+        cancelled=tuple(moved[Status.CANCELLED]),
+        abandoned=tuple(abandoned),
+    )
+
+
+def _reap(
+    session: Session, job: GenerationJob, expired: tuple[ColumnElement[bool], ...], lost: str
+) -> Status:
+    _close_lost_attempt(session, job)
+    if job.cancel_requested_at is not None:
+        ended = JOBS.move(
+            session, job.id, Status.CANCELLED, when=expired, progress={"phase": "cancelled"}
+        )
+        tell_owner(session, ended)
+        return Status.CANCELLED
+    attempts_left = job.attempt < job.max_attempts
+    may_collect = job.comfyui_prompt_id is not None and not job.collect_only
+    if attempts_left or may_collect:
+        JOBS.move(
+            session,
+            job.id,
+            Status.PENDING,
+            when=expired,
+            available_at=func.now(),
+            dispatched_at=None,
+            dispatch_epoch=None,
+            collect_only=not attempts_left,
+            progress={"phase": "queued", "reason": lost},
+        )
+        return Status.PENDING
+    ended = JOBS.move(
+        session,
+        job.id,
+        Status.FAILED,
+        when=expired,
+        error_code="worker_lost",
+        error_message=f"{lost}; no attempts are left",
+        progress={"phase": "failed"},
+    )
+    tell_owner(session, ended)
+    return Status.FAILED
+
+
+def _close_lost_attempt(session: Session, job: GenerationJob) -> None:
+    values: dict[str, Any] = {
+        "outcome": "worker_lost",
+        "ended_at": func.now(),
+        "error_code": "worker_lost",
+    }
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.job_id == job.id, JobAttempt.ended_at.is_(None))
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def close_cancels(session: Session, *, limit: int = 200) -> Reaped:
+    """Cancel pending rows whose cancel was requested while a holder had them."""
+    jobs = session.scalars(
+        select(GenerationJob)
+        .where(
+            GenerationJob.status == Status.PENDING, GenerationJob.cancel_requested_at.is_not(None)
+        )
+        .order_by(GenerationJob.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for job in jobs:
+        close_cancelled(session, job)
+    return Reaped(
+        cancelled=tuple(job.id for job in jobs),
+        abandoned=tuple(
+            Abandoned(job.backend, job.comfyui_prompt_id)
+            for job in jobs
+            if job.backend and job.comfyui_prompt_id
+        ),
+    )
