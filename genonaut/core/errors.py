@@ -85,6 +85,24 @@ class BackendUnavailableError(RetryableError):
     code = "backend_unavailable"
 
 
+class SubmissionUnclearError(RetryableError):
+    """ComfyUI may or may not have the prompt: look it up before posting again."""
+
+    code = "submission_unclear"
+
+
+class ArtifactMissingError(RetryableError):
+    """ComfyUI no longer has a picture it listed; a new attempt draws it anew."""
+
+    code = "artifact_missing"
+
+
+class ArtifactTooLargeError(GenonautError):
+    """A picture is larger than we store."""
+
+    code = "artifact_too_large"
+
+
 class StorageFullError(RetryableError):
     """The disk has no room."""
 
