@@ -34,7 +34,9 @@ def start_mark(pid: int) -> str | None:
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else f"{_boot_id()}/{fields[19]}"
+    # A zombie whose other threads are still ending still holds its files and ports.
+    is_dead = fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
+    return None if is_dead else f"{_boot_id()}/{fields[19]}"
 
 
 def is_alive(pid: int, mark: str) -> bool:

