@@ -1,0 +1,225 @@
+"""Keep pictures under the hash of their bytes: whole and durable, or not there."""
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat as file_modes
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from genonaut.core.errors import (
+    GenonautError,
+    InvalidInputError,
+    NotFoundError,
+    RetryableError,
+    StorageFullError,
+)
+from genonaut.core.image_containers import EXTENSIONS
+
+_KEY = re.compile(
+    rf"([0-9a-f]{{2}})/([0-9a-f]{{2}})/\1\2[0-9a-f]{{60}}\.({'|'.join(EXTENSIONS.values())})"
+)
+_TEMP_FOLDER = ".tmp"
+_TEMP_LIFE = timedelta(days=1)
+_FILE_MODE = 0o640
+_FOLDER_MODE = 0o750
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStat:
+    """Say how large a stored file is, bytes, and when it was last put."""
+
+    size: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """Hold an open file, to be closed by the caller, and what it was when opened."""
+
+    file: BinaryIO
+    size: int
+    modified_at: datetime
+
+
+class Storage(Protocol):
+    """Keep bytes under keys of its own making.
+
+    Every method raises RetryableError when the store does not answer, and NotFoundError for a key
+    that it never made.
+    """
+
+    def put(self, data: bytes, *, mime: str) -> str:
+        """Store the bytes and give their key; the same bytes give the same key, and count as new.
+
+        Raises: StorageFullError: there is no room. InvalidInputError: ``mime`` is no picture's.
+        """
+        ...
+
+    def open(self, key: str) -> StoredFile:
+        """Open for reading. Raises: NotFoundError: it is not there."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """Give all the bytes. Raises: NotFoundError: they are not there."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Say whether something is stored under the key; false for what is no key."""
+        ...
+
+    def stat(self, key: str) -> StoredStat:
+        """Give size and age. Raises: NotFoundError: it is not there."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove what is stored under the key; nothing there is fine."""
+        ...
+
+
+class LocalStorage:
+    """Keep files in sharded folders under ``root`` (``ab/cd/<sha256>.<extension>``).
+
+    Bytes are written beside, flushed to disk, then renamed, so a process killed at any point leaves
+    at worst a stray file in ``.tmp``, for ``sweep_temp``. Two processes may put the same bytes at
+    once. ``put`` refuses to leave less than ``min_free_bytes`` free.
+    """
+
+    def __init__(self, root: Path, *, min_free_bytes: int) -> None:
+        self._root = root
+        self._min_free_bytes = min_free_bytes
+
+    def put(self, data: bytes, *, mime: str) -> str:
+        """Store the bytes and give their key; a file that is there already is touched and kept."""
+        if mime not in EXTENSIONS:
+            raise InvalidInputError(f"{mime!r} is not a picture's type.", field="mime")
+        digest = hashlib.sha256(data).hexdigest()
+        key = f"{digest[:2]}/{digest[2:4]}/{digest}.{EXTENSIONS[mime]}"
+        path = self._root / key
+        with _own_errors():
+            if not _touch(path, len(data)):
+                self._write(path, data)
+            # Also for a file found here: who renamed it may not have come this far.
+            for folder in (path.parent, path.parent.parent, self._root):
+                _flush_folder(folder)
+        return key
+
+    def open(self, key: str) -> StoredFile:
+        """Open for reading."""
+        path = self._path(key)
+        with _own_errors(absent=NotFoundError):
+            file = path.open("rb")
+            found = os.fstat(file.fileno())
+        return StoredFile(file, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def read(self, key: str) -> bytes:
+        """Give all the bytes."""
+        path = self._path(key)
+        with _own_errors(absent=NotFoundError):
+            return path.read_bytes()
+
+    def exists(self, key: str) -> bool:
+        """Say whether something is stored under the key; false for what is no key."""
+        try:
+            self.stat(key)
+        except NotFoundError:
+            return False
+        return True
+
+    def stat(self, key: str) -> StoredStat:
+        """Give size and age."""
+        path = self._path(key)
+        with _own_errors(absent=NotFoundError):
+            found = path.stat()
+        return StoredStat(found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def delete(self, key: str) -> None:
+        """Remove the file; none there is fine. Folders stay, for a ``put`` may be using them."""
+        path = self._path(key)
+        with _own_errors():
+            path.unlink(missing_ok=True)
+
+    def sweep_temp(self, now: datetime) -> int:
+        """Remove what killed writers left more than a day before ``now``; give the number."""
+        oldest = (now - _TEMP_LIFE).timestamp()
+        removed = 0
+        with _own_errors():
+            folder = self._root / _TEMP_FOLDER
+            for path in folder.iterdir() if folder.is_dir() else ():
+                with suppress(FileNotFoundError):  # its writer, or another sweep, was quicker
+                    if path.stat().st_mtime < oldest:
+                        path.unlink()
+                        removed += 1
+        return removed
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise NotFoundError("There is no such picture.")
+        return self._root / key
+
+    def _write(self, path: Path, data: bytes) -> None:
+        temp = self._root / _TEMP_FOLDER / f"{path.stem}.{secrets.token_hex(8)}"
+        self._root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        for folder in (temp.parent, path.parent.parent, path.parent):
+            folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        self._check_room(len(data))
+        try:
+            with open(temp, "xb", opener=_create) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temp.replace(path)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+
+    def _check_room(self, size: int) -> None:
+        volume = os.statvfs(self._root)
+        if volume.f_bavail * volume.f_frsize - size < self._min_free_bytes:
+            raise StorageFullError("The disk that keeps the pictures has no room.")
+
+
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags, _FILE_MODE)
+
+
+def _touch(path: Path, size: int) -> bool:
+    """Make a whole file at ``path`` look new; say whether there was one."""
+    try:
+        found = path.stat()
+        if not file_modes.S_ISREG(found.st_mode) or found.st_size != size:
+            return False
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names in ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _own_errors(*, absent: type[GenonautError] = RetryableError) -> Iterator[None]:
+    """Turn the system's errors into ours, without the server's paths."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise absent("There is no such picture.") from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError("The disk that keeps the pictures has no room.") from error
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise RetryableError(f"The picture store does not answer: {reason}.") from error
