@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 5) -> Any:
 
 @dataclass
 class Reply:
-    """An answer; ``fault`` is reset (no answer), truncate (half of it) or stall (never)."""
+    """An answer; ``fault`` is reset (none), truncate (a part), stall (never), trickle (slowly)."""
 
     body: bytes = b""
     status: int = 200
@@ -157,6 +157,10 @@ class ScriptedServer:
         """Script GET /queue by the (number, id) pairs running and pending."""
         self.on("GET", "/queue", *(queue_of(running, pending) for running, pending in states))
 
+    def socket(self, number: int = 0) -> Socket:
+        """Wait for the client's first WebSocket, or a later one."""
+        return wait_until(lambda: len(self.sockets) > number and self.sockets[number])
+
     def asked(self, *methods: str) -> list[tuple[str, str]]:
         return [(r.method, r.path) for r in self.requests if not methods or r.method in methods]
 
@@ -174,6 +178,10 @@ def queue_of(running: list[Any], pending: list[Any]) -> Reply:
 def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):  # the client has gone
+                super().handle()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -204,10 +212,16 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
-            extra = 100 if reply.fault == "truncate" else 0
-            self.send_header("content-length", str(len(reply.body) + extra))
+            if "transfer-encoding" in reply.headers:
+                reply.body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(reply.body), reply.body)
+            else:
+                extra = 100 if reply.fault == "truncate" else 0
+                self.send_header("content-length", str(len(reply.body) + extra))
             self.end_headers()
-            self.wfile.write(reply.body)
+            pause_s, size = (0.05, 1) if reply.fault == "trickle" else (0, 1 << 20)
+            for start in range(0, len(reply.body), size):
+                self.wfile.write(reply.body[start : start + size])
+                server.stopping.wait(pause_s)
             self.close_connection = reply.fault is not None
 
         def _upgrade(self) -> None:

@@ -77,7 +77,7 @@ def test_4_the_end_is_executing_null_and_a_late_history_still_reads_as_running(s
     server.queue(([(1, "p")], []), ([], []))
     server.on("GET", "/history/p", as_json({}))
     with client.listen("c") as listener:
-        socket = wait_until(lambda: server.sockets)[0]
+        socket = server.socket()
         socket.send({"type": "execution_success", "data": {"prompt_id": "p", "timestamp": 1}})
         socket.send({"type": "executing", "data": {"node": None, "prompt_id": "p"}})
         assert wait_until(lambda: listener.poll(1)) == [Executing("p", None)]
@@ -103,13 +103,10 @@ def test_6_after_a_restart_a_prompt_is_unknown(server, client):
 
 def test_7_a_lost_socket_is_opened_again_but_only_after_the_old_one_is_closed(server, client):
     with client.listen("c") as listener:
-        for _ in range(3):
-            count = len(server.sockets)
-            socket = server.sockets[-1]
-            socket.send({"type": "status", "data": {"status": {"exec_info": {}}}})
-            wait_until(lambda socket=socket: socket.received)
+        for number in range(3):
+            wait_until(lambda number=number: server.socket(number).received)
             listener.reconnect()
-            wait_until(lambda count=count: len(server.sockets) > count)
+        server.socket(3)
     assert server.overlapping == 0
 
 
@@ -117,9 +114,9 @@ def test_7_the_reader_reads_on_though_nobody_polls(server, client):
     frame = b"\0\0\0\1\0\0\0\1\xff\xd8\xff" + bytes(3_000_000)
     with client.listen("c") as listener:
         for value in range(12):  # 36 MB stuck a socket whose client did not read
-            server.sockets[0].send(frame)
+            server.socket().send(frame)
             data = {"prompt_id": "p", "node": "3", "value": value, "max": 12}
-            server.sockets[0].send({"type": "progress", "data": data})
+            server.socket().send({"type": "progress", "data": data})
         newest = wait_until(lambda: [e for e in listener.poll(1) if e.value == 11])
         assert len(newest) == 1
         assert len(listener.take_preview().data) == 3_000_003

@@ -117,8 +117,8 @@ class Listener:
         heard = False
         try:
             with self._dial() as socket:
-                socket.send(_FEATURE_FLAGS)  # counts only as the very first message
                 self._hang_up.clear()
+                socket.send(_FEATURE_FLAGS)  # counts only as the very first message
                 self._connected.set()
                 self._tried.set()
                 while not (self._closing.is_set() or self._hang_up.is_set()):

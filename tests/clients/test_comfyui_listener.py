@@ -1,0 +1,182 @@
+"""The socket is only a hint: it may die in any way, and costs nobody anything."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from genonaut.clients.comfyui import Cached, ComfyClient, Executing, Failed, Status, Step
+from genonaut.clients.comfyui.listener import MAILBOX
+from tests.clients.scripted import wait_until
+
+JPEG = b"\0\0\0\1\0\0\0\1\xff\xd8\xff"
+
+
+def status(remaining):
+    return {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": remaining}}}}
+
+
+def progress(value, node="3"):
+    return {"type": "progress", "data": {"prompt_id": "p", "node": node, "value": value, "max": 9}}
+
+
+def ended(prompt_id="p"):
+    return {"type": "executing", "data": {"prompt_id": prompt_id, "node": None}}
+
+
+def everything_until(listener, last):
+    events = []
+    wait_until(lambda: events.extend(listener.poll(0.1)) or last in events)
+    return events
+
+
+def listener_threads():
+    return [t for t in threading.enumerate() if t.name == "comfyui-listener"]
+
+
+def test_feature_flags_are_the_very_first_message(server, client):
+    with client.listen("c") as listener:
+        wait_until(lambda: listener.connected)
+        first = wait_until(lambda: server.socket().received)[0]
+    assert json.loads(first) == {
+        "type": "feature_flags",
+        "data": {"supports_preview_metadata": True},
+    }
+    assert server.requests[0].path == "/ws?clientId=c"
+
+
+def test_events_come_in_order_and_what_is_superseded_is_left_out(server, client):
+    with client.listen("c") as listener:
+        cached = {"type": "execution_cached", "data": {"prompt_id": "p", "nodes": ["4"]}}
+        said = [status(1), status(2), cached, progress(1), progress(2), progress(1, "7"), ended()]
+        for message in [*said, JPEG]:
+            server.socket().send(message)
+        wait_until(listener.take_preview)
+        assert listener.poll(1) == [
+            Status(2),
+            Cached("p", ("4",)),
+            Step("p", "3", 2, 9),
+            Step("p", "7", 1, 9),
+            Executing("p", None),
+        ]
+        assert listener.poll(0) == []
+
+
+def test_a_full_mailbox_keeps_the_newest(server, client):
+    with client.listen("c") as listener:
+        for number in range(MAILBOX + 10):
+            server.socket().send(ended(str(number)))
+        server.socket().send(JPEG)
+        wait_until(listener.take_preview)
+        events = listener.poll(1)
+    assert len(events) == MAILBOX
+    assert events[-1] == Executing(str(MAILBOX + 9), None)
+
+
+def test_only_the_newest_preview_is_kept_and_given_once(server, client):
+    with client.listen("c") as listener:
+        for byte in b"abc":
+            server.socket().send(JPEG + bytes([byte]))
+        server.socket().send(ended())
+        everything_until(listener, Executing("p", None))
+        preview = listener.take_preview()
+        assert (preview.format, preview.data, preview.prompt_id) == (
+            "jpeg",
+            b"\xff\xd8\xffc",
+            None,
+        )
+        assert listener.take_preview() is None
+
+
+def test_garbage_changes_nothing(server, client):
+    with client.listen("c") as listener:
+        garbage = [
+            "",
+            "{",
+            "[]",
+            "3",
+            {"type": 3},
+            {"type": "progress", "data": []},
+            b"",
+            b"\0" * 9,
+        ]
+        for message in garbage:
+            server.socket().send(message)
+        server.socket().send({"type": "execution_error", "data": {"prompt_id": "p"}})
+        assert everything_until(listener, Failed("p")) == [Failed("p")]
+        assert len(server.sockets) == 1
+
+
+def test_a_dropped_socket_is_opened_again(server, client):
+    with client.listen("c") as listener:
+        server.socket().drop()
+        second = server.socket(1)
+        second.send(ended())
+        everything_until(listener, Executing("p", None))
+        wait_until(lambda: listener.connected)
+
+
+def test_a_frame_beyond_the_limit_costs_the_socket_not_the_listener(server, client):
+    with client.listen("c") as listener:
+        server.socket().send(JPEG + bytes(33 * 1024 * 1024))
+        second = server.socket(1)
+        second.send(ended())
+        everything_until(listener, Executing("p", None))
+
+
+def test_a_server_without_a_socket_is_tried_again_and_never_raises(server, client):
+    server.accept_sockets = False
+    with client.listen("c") as listener:
+        assert not listener.connected
+        assert listener.poll(0.01) == []
+        server.accept_sockets = True
+        wait_until(lambda: listener.connected)
+
+
+def test_closing_ends_the_thread_at_once(server, client):
+    with client.listen("c") as listener:
+        started = time.monotonic()
+    assert time.monotonic() - started < 1.2
+    assert not listener.connected
+    assert listener_threads() == []
+    assert listener.poll(5) == []
+    listener.close()
+
+
+def test_closing_does_not_wait_for_a_server_that_never_says_goodbye(server, client):
+    server.answer_close = False
+    with client.listen("c"):
+        started = time.monotonic()
+    assert time.monotonic() - started < 1.2
+    assert listener_threads() == []
+
+
+def test_closing_does_not_wait_for_a_server_that_takes_the_call_and_says_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        client = ComfyClient(f"http://127.0.0.1:{mute.getsockname()[1]}", connect_timeout_s=1.5)
+        with client, client.listen("c") as listener:
+            started = time.monotonic()
+            listener.close()
+            assert time.monotonic() - started < 1.2
+        wait_until(lambda: not listener_threads())
+
+
+def test_poll_waits_for_the_first_event_only(server, client):
+    with client.listen("c") as listener:
+        started = time.monotonic()
+        assert listener.poll(0.05) == []
+        assert time.monotonic() - started >= 0.05
+        threading.Timer(0.05, server.socket().send, [ended()]).start()
+        assert listener.poll(5) == [Executing("p", None)]
+
+
+def test_a_listener_that_was_never_entered_can_be_closed(client):
+    client.listen("c").close()
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays():
+    yield
+    wait_until(lambda: not listener_threads())
