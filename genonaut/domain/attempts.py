@@ -66,6 +66,20 @@ def claim(session: Session, job_id: int, *, worker: str, lease_s: float) -> Clai
     return Claim(job, job.lease_token)
 
 
+def held_by(session: Session, job_id: int, *, worker: str) -> Claim | None:
+    """Give the claim that ``worker`` holds on a job, for a process that acts in its place."""
+    job = session.scalars(
+        select(GenerationJob).where(
+            GenerationJob.id == job_id,
+            GenerationJob.status == Status.RUNNING,
+            GenerationJob.worker == worker,
+        )
+    ).one_or_none()
+    if job is None or job.lease_token is None:
+        return None
+    return Claim(job, job.lease_token)
+
+
 def renew(session: Session, held: Claim, *, lease_s: float) -> None:
     """Keep the claim for another ``lease_s`` seconds."""
     JOBS.renew(session, held.job_id, token=held.token, lease_s=lease_s)
@@ -186,18 +200,20 @@ def try_again(
     message: str,
     backoff_s: float,
     outcome: str = "retried",
-    count: bool = True,
 ) -> bool:
     """Give the job back to be tried again later, or fail it when its attempts are used up.
 
     The delay doubles from ``backoff_s`` with each attempt, up to five minutes, give or take a
-    fifth. ``count=False`` gives the attempt back: the failure belongs to an earlier one.
+    fifth. A prompt that an earlier attempt posted and this one only found again fails on that
+    earlier attempt's account: this one is given back.
 
     Returns: whether there will be another attempt.
     """
     job = held.job
+    count = not _is_of_earlier_attempt(session, held)
     if (count or job.collect_only) and job.attempt >= job.max_attempts:
-        fail(session, held, code=code, message=message, outcome=_final_outcome(outcome))
+        final = "timed_out" if outcome == "timed_out" else "failed"
+        fail(session, held, code=code, message=message, outcome=final)
         return False
     delay_s = min(backoff_s * 2 ** max(0, job.attempt - 1), MAX_BACKOFF_S)
     delay_s *= random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
@@ -214,38 +230,63 @@ def try_again(
     return True
 
 
-def _final_outcome(outcome: str) -> str:
-    return "timed_out" if outcome == "timed_out" else "failed"
+def _is_of_earlier_attempt(session: Session, held: Claim) -> bool:
+    earlier = (
+        select(JobAttempt.id)
+        .join(
+            GenerationJob,
+            (GenerationJob.id == JobAttempt.job_id)
+            & (GenerationJob.comfyui_prompt_id == JobAttempt.prompt_id),
+        )
+        .where(JobAttempt.job_id == held.job_id, JobAttempt.number < held.job.attempt)
+    )
+    return session.scalars(select(earlier.exists())).one()
 
 
-def wait_for_backend(
-    session: Session, held: Claim, *, reason: str, poll_s: float, deadline_s: float
+def wait(
+    session: Session,
+    held: Claim,
+    *,
+    code: str,
+    reason: str,
+    phase: str,
+    poll_s: float,
+    deadline_s: float,
 ) -> bool:
-    """Give the job back because no ComfyUI answers; the attempt does not count.
+    """Give the job back because something it needs is away; its prompt is kept.
 
     It is tried again after ``poll_s`` seconds, later ever more rarely, but at least twice a minute.
+    The attempt does not count, unless its prompt was executing when ComfyUI went away: a graph
+    that kills the server must not be run for ever.
 
     Returns: False when it has waited ``deadline_s`` seconds and has therefore failed.
     """
-    since = held.job.waiting_since
-    waited_s = 0.0
-    if since is not None:
-        now = session.scalars(select(func.now())).one()
-        waited_s = (now - since).total_seconds()
+    job = held.job
+    row = session.execute(
+        select(
+            func.extract(
+                "epoch", func.now() - func.coalesce(GenerationJob.waiting_since, func.now())
+            ),
+            GenerationJob.execution_started_at,
+        ).where(GenerationJob.id == job.id)
+    ).one()
+    waited_s, executing = float(row[0]), row[1] is not None
     if waited_s > deadline_s:
-        hours = deadline_s / 3600
-        message = f"no ComfyUI server answered for {hours:.1f} hours: {reason}"
-        fail(session, held, code="backend_unavailable", message=message)
+        message = f"waited {deadline_s / 3600:.1f} hours: {reason}"
+        fail(session, held, code=code, message=message)
         return False
+    count = executing and phase == "waiting_for_backend"
+    last = {"collect_only": True} if count and job.attempt >= job.max_attempts else {}
     _give_back(
         session,
         held,
         delay_s=max(poll_s, min(30.0, waited_s / 4)),
-        uncount=True,
+        uncount=not count,
         waiting_since=func.coalesce(GenerationJob.waiting_since, func.now()),
-        progress={"phase": "waiting_for_backend", "reason": reason[:300]},
+        progress={"phase": phase, "reason": reason[:300]},
+        **last,
     )
-    _close_attempt(session, held, "waiting", "backend_unavailable", reason)
+    _close_attempt(session, held, "waiting", code, reason)
     # A long outage is one line of the timeline, not one for every look.
     session.execute(
         delete(JobAttempt).where(

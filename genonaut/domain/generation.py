@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from genonaut.core import workflow
 from genonaut.core.errors import ConflictError, NotFoundError, RateLimitedError
 from genonaut.core.events import Event
 from genonaut.db.models import GenerationJob, JobAttempt
@@ -99,6 +100,44 @@ class NewJob:
         if self.workflow is not None:
             kept["workflow"] = self.workflow
         return kept
+
+
+SAMPLER_DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "steps": 20,
+    "cfg": 7.0,
+    "sampler_name": "euler",
+    "scheduler": "normal",
+    "denoise": 1.0,
+}
+
+
+def graph_for(job: GenerationJob, filename_prefix: str, *, checkpoint: str) -> dict[str, Any]:
+    """Build the graph ComfyUI is to run: the caller's own, or text-to-image from the request."""
+    if "workflow" in job.params:
+        return workflow.prepare(job.params["workflow"], filename_prefix)
+    given = job.params.get("sampler_params") or {}
+    sampler = {
+        name: default if given.get(name) is None else given[name]
+        for name, default in SAMPLER_DEFAULTS.items()
+    }
+    loras = tuple(
+        workflow.Lora(lora["name"], lora.get("strength_model", 1.0), lora.get("strength_clip", 1.0))
+        for lora in job.lora_models or []
+    )
+    return workflow.build_text_to_image(
+        workflow.TextToImage(
+            prompt=job.prompt,
+            negative_prompt=job.negative_prompt or "",
+            checkpoint=checkpoint,
+            loras=loras,
+            width=job.width or 512,
+            height=job.height or 512,
+            batch_size=job.batch_size,
+            **sampler,
+        ),
+        filename_prefix,
+    )
 
 
 @dataclass(frozen=True, slots=True)

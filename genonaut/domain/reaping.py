@@ -79,7 +79,7 @@ def unpublished(session: Session, epoch: str, *, settle_s: float, limit: int) ->
     return [Message(job_id, task_id or f"job-{job_id}") for job_id, task_id in rows]
 
 
-def overdue(session: Session, *, after_s: float, limit: int) -> list[Message]:
+def overdue(session: Session, *, after_s: float) -> list[Message]:
     """List due rows published more than ``after_s`` seconds ago and claimed by nobody.
 
     A backlog looks like this too, so each is looked for in the broker before it is sent again.
@@ -88,7 +88,6 @@ def overdue(session: Session, *, after_s: float, limit: int) -> list[Message]:
         select(GenerationJob.id, GenerationJob.celery_task_id)
         .where(*_due(), GenerationJob.dispatched_at < func.now() - timedelta(seconds=after_s))
         .order_by(GenerationJob.id)
-        .limit(limit)
     )
     return [Message(job_id, task_id or f"job-{job_id}") for job_id, task_id in rows]
 

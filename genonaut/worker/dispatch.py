@@ -1,0 +1,257 @@
+"""Send rows to Celery, and see what the broker still holds.
+
+A row is published after its commit, by the process that made it due if it can, else by the
+reconciler. ``<ns>:epoch`` is made anew when it is missing: a row published under another epoch
+was lost together with it. The epoch is read before a message is sent, so a flush in between is
+noticed too.
+"""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Self
+from uuid import uuid4
+
+import redis
+import structlog
+from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy.exc import SQLAlchemyError
+
+from genonaut.api.config import Settings
+from genonaut.core.clock import utcnow
+from genonaut.core.errors import RetryableError
+from genonaut.core.events import Event
+from genonaut.db.session import Database
+from genonaut.domain import reaping
+from genonaut.domain.lifecycle import Status
+from genonaut.domain.reaping import Message
+from genonaut.worker.queue_app import GENERATION, RUN_COMFY_JOB, celery
+
+log = structlog.get_logger(__name__)
+
+_PAGE = 500
+_BATCH = 200
+
+
+class BrokerUnavailableError(RetryableError):
+    """Redis does not take messages now."""
+
+    code = "broker_unavailable"
+
+
+class Broker:
+    """Speak with the broker from one thread, with short time limits.
+
+    Every method raises BrokerUnavailableError when Redis does not answer within a second or two.
+    """
+
+    def __init__(self, settings: Settings, *, timeout_s: float = 1.0) -> None:
+        self._ns = settings.redis_ns
+        self._timeout_s = timeout_s
+        self._redis = redis.Redis.from_url(
+            settings.celery_broker_url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            health_check_interval=5,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=2,
+        )
+        self._connection: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._drop()
+        self._redis.close()
+
+    def epoch(self) -> str:
+        """Give the broker's epoch, making one if Redis has lost it."""
+        key = f"{self._ns}:epoch"
+        try:
+            value = self._redis.get(key)
+            if value is None:
+                self._redis.set(key, str(uuid4()), nx=True)
+                value = self._redis.get(key)
+        except redis.RedisError as error:
+            raise BrokerUnavailableError(str(error)) from error
+        if not isinstance(value, bytes):
+            raise BrokerUnavailableError("Redis lost the epoch while it was being read")
+        return value.decode()
+
+    def send(self, message: Message) -> None:
+        """Publish one row's message."""
+        try:
+            if self._connection is None:
+                self._connection = celery.connection_for_write(
+                    transport_options={
+                        "socket_timeout": self._timeout_s,
+                        "socket_connect_timeout": self._timeout_s,
+                        "retry_on_timeout": False,
+                    }
+                )
+            celery.send_task(
+                RUN_COMFY_JOB,
+                args=[message.job_id],
+                task_id=message.task_id,
+                queue=GENERATION,
+                connection=self._connection,
+                retry=False,
+                ignore_result=True,
+                argsrepr=f"({message.job_id},)",
+                kwargsrepr="{}",
+            )
+        except (OperationalError, redis.RedisError, OSError) as error:
+            self._drop()
+            raise BrokerUnavailableError(str(error)) from error
+
+    def held_task_ids(self, queue_name: str, *, delivered_within_s: float) -> set[str]:
+        """Collect the ids of the tasks that wait in a queue or were just given to a worker.
+
+        A message that a worker received longer ago, and whose row is still pending, died with
+        that worker: it does not count. The queue is read from the end that grows, then the
+        messages in delivery, so that one that moves meanwhile is seen.
+        """
+        try:
+            return set(self._waiting(queue_name)) | set(self._delivered(delivered_within_s))
+        except redis.RedisError as error:
+            raise BrokerUnavailableError(str(error)) from error
+
+    def _waiting(self, queue_name: str) -> Iterator[str]:
+        start = 0
+        while page := self._lrange(f"{self._ns}:{queue_name}", start, start + _PAGE - 1):
+            yield from filter(None, (_task_id(raw) for raw in page))
+            start += _PAGE
+
+    def _lrange(self, key: str, start: int, end: int) -> list[bytes]:
+        page: Any = self._redis.lrange(key, start, end)
+        return list(page)
+
+    def _delivered(self, within_s: float) -> Iterator[str]:
+        index: Any = self._redis.zrangebyscore(
+            f"{self._ns}:unacked_index", time.time() - within_s, "+inf"
+        )
+        tags: list[bytes] = list(index)
+        for start in range(0, len(tags), _PAGE):
+            found: Any = self._redis.hmget(f"{self._ns}:unacked", tags[start : start + _PAGE])
+            for raw in found:
+                if raw is not None and (task_id := _task_id(raw)):
+                    yield task_id
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.collect(socket_timeout=0.1)
+            self._connection = None
+
+
+def _task_id(raw: bytes) -> str | None:
+    """Read the task id of a message as kombu stores it (in ``unacked``: first of a list)."""
+    try:
+        message = json.loads(raw)
+        if isinstance(message, list):
+            message = message[0]
+        return str(message["headers"]["id"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def publish(database: Database, broker: Broker, messages: Sequence[Message]) -> int:
+    """Send messages and record those the broker took; give their number.
+
+    Raises: BrokerUnavailableError: Redis went away; what it took before is recorded.
+    """
+    sent: list[int] = []
+    epoch = broker.epoch()
+    try:
+        for message in messages:
+            broker.send(message)
+            sent.append(message.job_id)
+    finally:
+        if sent:
+            with database.transaction() as session:
+                reaping.mark_published(session, sent, epoch)
+    return len(sent)
+
+
+class Dispatcher:
+    """Publish what this process has just made due, from a thread of its own.
+
+    A request never waits for Redis. What cannot be published now (Redis is away, the queue of
+    this thread is full, the process dies) the reconciler publishes later.
+    """
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._waiting: queue.Queue[Message | None] = queue.Queue(maxsize=10_000)
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish what is waiting, for at most a few seconds, and end the thread."""
+        self._closed = True
+        if self._thread is not None:
+            with suppress(queue.Full):
+                self._waiting.put_nowait(None)
+            self._thread.join(timeout=5)
+
+    def on_events(self, events: list[Event]) -> None:
+        """Take the committed jobs among ``events`` that are due now; never blocks."""
+        for message in _due(events):
+            try:
+                self._waiting.put_nowait(message)
+            except queue.Full:
+                log.warning("dispatch_full", job_id=message.job_id)
+                return
+
+    def _run(self) -> None:
+        with Broker(self._settings) as broker:
+            while (batch := self._batch()) is not None:
+                try:
+                    publish(self._database, broker, batch)
+                except (BrokerUnavailableError, SQLAlchemyError) as error:
+                    log.warning("dispatch_failed", jobs=len(batch), reason=str(error)[:200])
+
+    def _batch(self) -> list[Message] | None:
+        first = self._waiting.get()
+        batch = []
+        while first is not None:
+            batch.append(first)
+            if len(batch) == _BATCH:
+                return batch
+            try:
+                first = self._waiting.get_nowait()
+            except queue.Empty:
+                return batch
+        if batch:
+            self._waiting.put_nowait(None)
+            return batch
+        return None
+
+
+def _due(events: Iterable[Event]) -> Iterator[Message]:
+    now = utcnow()
+    for event in events:
+        row = event.row
+        if event.kind == "job" and row["status"] == Status.PENDING and row["celery_task_id"]:
+            # A row due as it was written is due, whatever this machine's clock says.
+            moment = max(now, datetime.fromisoformat(row["updated_at"]))
+            due = datetime.fromisoformat(row["available_at"]) <= moment
+            if due and not row["cancel_requested"]:
+                yield Message(event.id, row["celery_task_id"])

@@ -1,0 +1,66 @@
+"""Keep a claim alive while its job is worked on."""
+
+import threading
+from types import TracebackType
+from typing import Self
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from genonaut.core.errors import LeaseLostError, NotFoundError
+from genonaut.db.session import Database
+from genonaut.domain import attempts
+from genonaut.domain.attempts import Claim
+
+log = structlog.get_logger(__name__)
+
+
+class LeaseKeeper:
+    """Renew a claim from a thread until the block ends.
+
+    A database that is away for a while is not a lost lease: the row decides, and the holder is
+    told by its next write. ``lost`` is set once the row says that somebody else has it.
+    """
+
+    def __init__(self, database: Database, held: Claim, *, lease_s: float, every_s: float) -> None:
+        self._database = database
+        self._held = held
+        self._lease_s = lease_s
+        self._every_s = every_s
+        self._lost = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lease-{held.job_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join(timeout=5)
+
+    def check(self) -> None:
+        """Stop the work if the claim is gone.
+
+        Raises: LeaseLostError: another worker may hold the job already.
+        """
+        if self._lost.is_set():
+            raise LeaseLostError(f"the lease on {self._held.job_id} is lost")
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                with self._database.transaction() as session:
+                    attempts.renew(session, self._held, lease_s=self._lease_s)
+            except (LeaseLostError, NotFoundError):
+                if not self._ended.is_set():
+                    log.warning("lease_lost", job_id=self._held.job_id)
+                self._lost.set()
+                return
+            except SQLAlchemyError as error:
+                log.warning("lease_not_renewed", job_id=self._held.job_id, reason=str(error)[:200])

@@ -1,0 +1,81 @@
+"""Take finished pictures from ComfyUI into storage."""
+
+from collections.abc import Callable
+
+import structlog
+
+from genonaut.clients.comfyui import ComfyClient
+from genonaut.clients.storage import Storage
+from genonaut.core import imaging
+from genonaut.core.errors import UnreadableImageError
+from genonaut.core.workflow import OutputImage
+from genonaut.domain.attempts import StoredImage
+
+log = structlog.get_logger(__name__)
+
+THUMBNAILS = imaging.ThumbSpec()
+_DOWNLOADS = 2
+
+
+def collect(
+    client: ComfyClient, storage: Storage, images: list[OutputImage], *, check: Callable[[], None]
+) -> list[StoredImage]:
+    """Download, check, clean and store each picture and its thumbnails, in order.
+
+    ``check`` is called before each picture; what it raises ends the collecting. Files are safe on
+    disk before a row names them; collecting twice stores nothing twice.
+
+    Raises: UnreadableImageError: a picture did not decode, however often it was fetched.
+    """
+    stored = []
+    for image in images:
+        check()
+        data, info = _fetch(client, image)
+        key = storage.put(data, mime=info.mime)
+        thumbnails, error = _thumbnails(storage, data)
+        stored.append(
+            StoredImage(
+                storage_key=key,
+                sha256=key.rpartition("/")[2].partition(".")[0],
+                mime=info.mime,
+                width=info.width,
+                height=info.height,
+                bytes=len(data),
+                thumbnails=thumbnails,
+                thumb_spec=None if error else THUMBNAILS.hash,
+                thumb_error=error,
+            )
+        )
+    return stored
+
+
+def _fetch(client: ComfyClient, image: OutputImage) -> tuple[bytes, imaging.ImageInfo]:
+    for attempt in range(1, _DOWNLOADS + 1):
+        raw = client.download(image, max_bytes=imaging.MAX_BYTES)
+        try:
+            # The graph, and with it the prompt, travels in the file's metadata: drop it.
+            clean = imaging.strip_metadata(raw, imaging.inspect(raw))
+            return clean, imaging.inspect(clean)
+        except UnreadableImageError:
+            if attempt == _DOWNLOADS:
+                raise
+            log.warning("picture_unreadable", filename=image.filename, bytes=len(raw))
+    raise AssertionError("unreachable")
+
+
+def _thumbnails(storage: Storage, data: bytes) -> tuple[dict[str, dict[str, object]], str | None]:
+    # A picture without thumbnails is still a picture: the backfill finds it by its error.
+    try:
+        made = imaging.thumbnails(data, THUMBNAILS)
+    except UnreadableImageError as error:
+        log.warning("thumbnails_failed", reason=str(error))
+        return {}, str(error)
+    return {
+        str(edge): {
+            "key": storage.put(thumbnail.data, mime=thumbnail.mime),
+            "width": thumbnail.width,
+            "height": thumbnail.height,
+            "bytes": len(thumbnail.data),
+        }
+        for edge, thumbnail in made.items()
+    }, None

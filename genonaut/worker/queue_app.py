@@ -1,0 +1,128 @@
+"""Configure Celery: ``genonaut.worker.queue_app:celery``.
+
+Celery delivers; PostgreSQL decides. Nothing here may be needed to get a job right: messages may
+be lost, doubled or late (see ``domain/reaping.py``).
+"""
+
+from typing import Any
+
+from celery import Celery
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
+from kombu.entity import Queue
+
+from genonaut.api.config import Settings, get_settings
+
+GENERATION = "generation"
+MAINTENANCE = "maintenance"
+NOTIFICATIONS = "notifications"
+DEFAULT = "default"
+QUEUES = (GENERATION, MAINTENANCE, NOTIFICATIONS, DEFAULT)
+
+WORKERS = {
+    "generation": (GENERATION,),
+    "maintenance": (MAINTENANCE,),
+    "default": (DEFAULT, NOTIFICATIONS),
+}
+"""Workers by name and the queues each consumes: a backfill never takes a user's slot."""
+
+RUN_COMFY_JOB = "run_comfy_job"
+
+_MARGIN_S = 600
+
+
+class _Connection(Connection):
+    """Look for a lost broker every few seconds.
+
+    kombu's own intervals grow to half a minute, longer than a job may wait for Redis's return.
+    """
+
+    def ensure_connection(self, *args: Any, **kwargs: Any) -> Connection:
+        patient = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
+        connection: Connection = super().ensure_connection(*args, **{**patient, **kwargs})  # type: ignore[no-untyped-call]
+        return connection
+
+
+class _AMQP(AMQP):
+    Connection = _Connection
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Give Celery's configuration for ``settings``; the reasons are in docs/architecture.md."""
+    prefix = f"{settings.redis_ns}:"
+    # Redis would deliver a task a second time while it still runs if this were shorter.
+    visibility_timeout_s = settings.task_time_limit_s + _MARGIN_S
+    transport = {
+        "global_keyprefix": prefix,
+        "visibility_timeout": visibility_timeout_s,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_connect_timeout": 2,
+        "socket_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+        "polling_interval": 5,
+    }
+    return {
+        "broker_url": settings.celery_broker_url,
+        "result_backend": settings.celery_result_backend,
+        "broker_transport_options": transport,
+        "result_backend_transport_options": {
+            "global_keyprefix": prefix,
+            "visibility_timeout": visibility_timeout_s,
+        },
+        "visibility_timeout": visibility_timeout_s,
+        "redis_socket_timeout": 5,
+        "redis_socket_connect_timeout": 2,
+        "redis_retry_on_timeout": False,
+        "broker_connection_timeout": 2,
+        "broker_connection_retry": True,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,
+        "task_publish_retry": False,
+        "task_ignore_result": True,
+        "task_store_errors_even_if_ignored": False,
+        "task_track_started": False,
+        "task_send_sent_event": False,
+        "worker_send_task_events": False,
+        "task_time_limit": settings.task_time_limit_s,
+        "task_soft_time_limit": settings.task_soft_time_limit_s,
+        "worker_max_tasks_per_child": settings.worker_max_tasks_per_child,
+        "worker_prefetch_multiplier": 1,
+        "worker_soft_shutdown_timeout": settings.worker_shutdown_grace_s,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "result_expires": 3600,
+        "control_queue_ttl": 300,
+        "control_queue_expires": 60,
+        "event_queue_expires": 60,
+        "task_default_queue": DEFAULT,
+        "task_queues": [Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
+        "task_routes": {RUN_COMFY_JOB: {"queue": GENERATION}},
+        "task_create_missing_queues": False,
+        "timezone": "UTC",
+        "enable_utc": True,
+        "imports": ("genonaut.worker.tasks", "genonaut.worker.runtime"),
+        "beat_scheduler": "genonaut.worker.beat:Scheduler",
+        "beat_max_loop_interval": 5,
+        "redbeat_redis_url": settings.celery_broker_url,
+        "redbeat_redis_options": {
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "health_check_interval": 5,
+        },
+        "redbeat_key_prefix": f"{prefix}redbeat:",
+        "redbeat_lock_key": f"{prefix}redbeat:lock",
+        "redbeat_lock_timeout": 20,
+    }
+
+
+celery = Celery("genonaut", amqp=_AMQP)
+celery.conf.update(configuration(get_settings()))
+celery.set_default()

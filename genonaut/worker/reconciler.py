@@ -1,0 +1,117 @@
+"""Repair what was lost, every few seconds, from the main process of every worker.
+
+It needs neither beat nor a free slot, so it works whatever else is stuck. One pass runs at a time
+across all workers (an advisory lock); what must be told to ComfyUI is told after the commits.
+"""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+from sqlalchemy import func, select
+
+from genonaut.api.config import Settings
+from genonaut.core.errors import GenonautError
+from genonaut.db.session import Database
+from genonaut.domain import heartbeats, reaping
+from genonaut.domain.reaping import Abandoned, Message, Reaped
+from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
+from genonaut.worker.dispatch import Broker, BrokerUnavailableError, publish
+from genonaut.worker.queue_app import GENERATION
+
+log = structlog.get_logger(__name__)
+
+LOCK_ID = 0x67656E6F72  # any number that nobody else locks
+SETTLE_S = 1.0
+BATCH = 1000
+
+
+class Reconciler:
+    """Run the rules of ``domain/reaping.py`` and publish what is due."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._broker = Broker(settings, timeout_s=2.0)
+        self._remover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompt-remover")
+        self._looked_at = float("-inf")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._broker.close()
+        self._remover.shutdown(wait=False, cancel_futures=True)
+
+    def run_once(self) -> None:
+        """Make one pass, unless another worker is making one.
+
+        The lock is a transaction of its own that touches no row, so it blocks no vacuum while
+        messages are sent.
+
+        Raises: SQLAlchemyError: PostgreSQL is away; the next pass tries again.
+        """
+        with self._database.engine.begin() as lock:
+            if not lock.scalar(select(func.pg_try_advisory_xact_lock(LOCK_ID))):
+                return
+            self._reap()
+            try:
+                self._publish()
+            except BrokerUnavailableError as error:
+                log.warning("broker_away", reason=str(error)[:200])
+
+    def _reap(self) -> None:
+        settings = self._settings
+        with self._database.transaction() as session:
+            heartbeats.forget_old(session)
+            cancelled = reaping.close_cancels(session)
+            settling = reaping.postgres_is_settling(session, grace_s=settings.postgres_grace_s)
+            reaped = (
+                Reaped()
+                if settling
+                else reaping.reap_expired(session, grace_s=settings.lease_grace_s)
+            )
+        self._remove_prompts([*cancelled.abandoned, *reaped.abandoned])
+
+    def _publish(self) -> None:
+        epoch = self._broker.epoch()
+        while True:
+            with self._database.transaction() as session:
+                due = reaping.unpublished(session, epoch, settle_s=SETTLE_S, limit=BATCH)
+            if not due:
+                break
+            log.info("published", jobs=publish(self._database, self._broker, due))
+        lost = self._lost()
+        if lost:
+            log.warning("published_again", jobs=publish(self._database, self._broker, lost))
+
+    def _lost(self) -> list[Message]:
+        """Find rows published a while ago whose message the broker does not hold.
+
+        The broker is read at most once per ``republish_after_s``: a backlog, in which rows wait
+        for long, is looked at rarely and never sent twice.
+        """
+        after_s = self._settings.republish_after_s
+        if time.monotonic() - self._looked_at < after_s:
+            return []
+        with self._database.transaction() as session:
+            overdue = reaping.overdue(session, after_s=after_s)
+        if not overdue:
+            return []
+        self._looked_at = time.monotonic()
+        held = self._broker.held_task_ids(GENERATION, delivered_within_s=after_s)
+        return reaping.missing(overdue, held)
+
+    def _remove_prompts(self, abandoned: Iterable[Abandoned]) -> None:
+        for prompt in abandoned:
+            self._remover.submit(self._remove, prompt)
+
+    def _remove(self, prompt: Abandoned) -> None:
+        # Best effort: a server that is down has forgotten the prompt anyway.
+        try:
+            with client_for(
+                self._settings, prompt.backend, read_timeout_s=PROBE_TIMEOUT_S
+            ) as client:
+                outcome = client.cancel(prompt.prompt_id)
+            log.info("prompt_removed", prompt_id=prompt.prompt_id, outcome=outcome)
+        except GenonautError as error:
+            log.warning("prompt_not_removed", prompt_id=prompt.prompt_id, reason=str(error))

@@ -1,0 +1,134 @@
+"""Run inside every Celery worker: logs, forks, heartbeats, the reconciler, draining."""
+
+import os
+import threading
+from typing import Any
+
+import structlog
+from celery import bootsteps, signals
+from sqlalchemy.exc import SQLAlchemyError
+
+from genonaut.api.config import get_settings
+from genonaut.core.clock import utcnow
+from genonaut.core.log import configure_logging
+from genonaut.domain import heartbeats
+from genonaut.worker import drain
+from genonaut.worker.queue_app import celery
+from genonaut.worker.reconciler import Reconciler
+from genonaut.worker.services import Services, get_services
+
+log = structlog.get_logger(__name__)
+
+FORK_PATIENCE_S = 5.0
+
+_pass_lock = threading.Lock()
+"""Held during a housekeeping pass: the pool never forks in the middle of one, so a child inherits
+no lock that a thread it does not have would have to release."""
+
+_held_for_fork = False
+
+
+def _before_fork() -> None:
+    global _held_for_fork  # noqa: PLW0603 - one fork at a time, under the interpreter's lock
+    _held_for_fork = _pass_lock.acquire(timeout=FORK_PATIENCE_S)
+
+
+def _after_fork_in_parent() -> None:
+    if _held_for_fork:
+        _pass_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _pass_lock  # noqa: PLW0603 - the inherited one may be held by a thread of the parent
+    _pass_lock = threading.Lock()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
+
+
+@signals.setup_logging.connect
+def _log_as_we_do(**_: Any) -> None:
+    settings = get_settings()
+    configure_logging(settings.log_level, as_json=settings.log_json)
+
+
+@signals.worker_process_init.connect
+def _start_pool_process(**_: Any) -> None:
+    get_services().after_fork()
+
+
+@signals.worker_shutting_down.connect
+def _start_draining(**_: Any) -> None:
+    drain.begin(get_settings().worker_shutdown_grace_s)
+
+
+class Housekeeping(bootsteps.StartStopStep):
+    """Report that the worker lives, and reconcile, from a thread of its main process."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, worker: Any) -> None:
+        """Start the thread."""
+        self._stopping.clear()
+        self._thread = threading.Thread(
+            target=self._run, args=(worker,), name="housekeeping", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, worker: Any) -> None:
+        """End the thread and take the worker off the list of the living."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+            try:
+                with get_services().database.transaction() as session:
+                    heartbeats.leave(session, worker.hostname)
+            except SQLAlchemyError as error:
+                log.warning("heartbeat_not_removed", reason=str(error)[:200])
+
+    terminate = stop
+
+    def _run(self, worker: Any) -> None:
+        services = get_services()
+        settings = services.settings
+        reconciler = Reconciler(services.database, settings)
+        started_at = utcnow()
+        info = {
+            "pid": os.getpid(),
+            "queues": sorted(worker.app.amqp.queues.consume_from),
+            "concurrency": worker.concurrency,
+        }
+        beat_after_s = 0.0
+        while True:
+            with _pass_lock:
+                try:
+                    if beat_after_s <= 0:
+                        _beat(services, worker.hostname, started_at, info)
+                        beat_after_s = settings.heartbeat_interval_s
+                    reconciler.run_once()
+                except SQLAlchemyError as error:
+                    log.warning("database_away", reason=str(error)[:200])
+                except Exception:
+                    # The last line of defence must not die of a bug in one rule.
+                    log.exception("reconcile_failed")
+            beat_after_s -= settings.reconcile_interval_s
+            if self._stopping.wait(settings.reconcile_interval_s):
+                reconciler.close()
+                return
+
+
+def _beat(services: Services, name: str, started_at: Any, info: dict[str, Any]) -> None:
+    with services.database.transaction() as session:
+        heartbeats.beat(session, name, kind="worker", started_at=started_at, info=info)
+
+
+celery.steps["worker"].add(Housekeeping)

@@ -1,0 +1,41 @@
+"""Hold what one worker process works with."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from genonaut.api.config import Settings, get_settings
+from genonaut.clients.bus import EventPublisher
+from genonaut.clients.storage import LocalStorage, Storage
+from genonaut.db.session import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The outside world of a worker process; events of its transactions go to the bus."""
+
+    settings: Settings
+    database: Database
+    events: EventPublisher
+    storage: Storage
+
+    @classmethod
+    def connect(cls, settings: Settings) -> "Services":
+        """Make the clients; nothing is contacted yet."""
+        database = Database.connect(settings.database_url, pool_size=3)
+        events = EventPublisher(settings.redis_url, settings.redis_ns)
+        database.sinks.append(events.publish)
+        storage = LocalStorage(
+            settings.storage_path, min_free_bytes=settings.storage_min_free_mb * 2**20
+        )
+        return cls(settings, database, events, storage)
+
+    def after_fork(self) -> None:
+        """Forget connections inherited from the parent, without closing the parent's."""
+        self.database.after_fork()
+        self.events.after_fork()
+
+
+@lru_cache(maxsize=1)
+def get_services() -> Services:
+    """Give this process's services."""
+    return Services.connect(get_settings())

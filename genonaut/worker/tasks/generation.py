@@ -1,0 +1,75 @@
+"""Make the pictures of a job with ComfyUI."""
+
+from typing import Any
+
+import structlog
+from celery import Task
+from celery.worker.request import Request
+from sqlalchemy.exc import SQLAlchemyError
+
+from genonaut.core.errors import ConflictError, GenonautError
+from genonaut.domain import attempts
+from genonaut.worker import generation
+from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
+from genonaut.worker.queue_app import RUN_COMFY_JOB, celery
+from genonaut.worker.services import get_services
+
+log = structlog.get_logger(__name__)
+
+
+class GenerationRequest(Request):
+    """Write down what a pool process that was killed cannot."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """After a hard kill, end the attempt as ``timed_out`` and stop its prompt."""
+        super().on_timeout(soft, timeout)
+        if not soft:
+            _record_hard_timeout(self.args[0], worker=self.hostname, limit_s=timeout)
+
+
+def _record_hard_timeout(job_id: int, *, worker: str, limit_s: float) -> None:
+    services = get_services()
+    settings = services.settings
+    try:
+        with services.database.transaction() as session:
+            held = attempts.held_by(session, job_id, worker=worker)
+            if held is None:
+                return
+            attempts.try_again(
+                session,
+                held,
+                code="timed_out",
+                message=f"the task was stopped after {limit_s:.0f} seconds",
+                backoff_s=settings.job_retry_backoff_s,
+                outcome="timed_out",
+            )
+    except (SQLAlchemyError, ConflictError) as error:
+        # The lease runs out in any case, and the reconciler takes the job back then.
+        log.warning("timeout_not_recorded", job_id=job_id, reason=str(error)[:200])
+        return
+    log.error("hard_timeout", job_id=job_id, limit_s=limit_s)
+    if held.job.backend and held.job.comfyui_prompt_id:
+        try:
+            with client_for(settings, held.job.backend, read_timeout_s=PROBE_TIMEOUT_S) as client:
+                client.cancel(held.job.comfyui_prompt_id, wait_s=0)
+        except GenonautError as error:
+            log.warning("prompt_not_removed", job_id=job_id, reason=str(error))
+
+
+class GenerationTask(Task):
+    """Use our request class in the worker's main process."""
+
+    Request = "genonaut.worker.tasks.generation:GenerationRequest"
+
+
+@celery.task(name=RUN_COMFY_JOB, base=GenerationTask, bind=True)
+def run_comfy_job(self: Task, job_id: int) -> dict[str, Any]:
+    """Make the pictures of one job.
+
+    Safe to deliver twice: only the delivery that wins the row's claim works, and every failure is
+    decided by the row (see ``domain/attempts.py``), so Celery never retries.
+
+    Returns: the job's id and the ids of the content images it made.
+    """
+    images = generation.run(get_services(), job_id, worker=self.request.hostname)
+    return {"job_id": job_id, "artifacts": images}
