@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.connection import Connection
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
 from genonaut.api.config import Settings, get_settings
 
@@ -45,6 +45,11 @@ class _Connection(Connection):
 
 class _AMQP(AMQP):
     Connection = _Connection
+
+
+def _queue(name: str) -> Queue:
+    # An exchange of its own: queues that share one and its key would all get each message.
+    return Queue(name, Exchange(name, type="direct"), routing_key=name)  # type: ignore[no-untyped-call]
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "control_queue_expires": 60,
         "event_queue_expires": 60,
         "task_default_queue": DEFAULT,
-        "task_queues": [Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
+        "task_queues": [_queue(name) for name in QUEUES],
         "task_routes": {RUN_COMFY_JOB: {"queue": GENERATION}},
         "task_create_missing_queues": False,
         "timezone": "UTC",
