@@ -24,26 +24,32 @@ TIMES = {
     "generation_jobs": ("created_at", "updated_at", "started_at", "completed_at"),
 }
 STATUSES = "('pending', 'running', 'completed', 'failed', 'cancelled')"
-JOB_COLUMNS = (
-    sa.Column("retry_of", sa.BigInteger),
-    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("max_attempts", sa.Integer, nullable=False, server_default="4"),
-    sa.Column("collect_only", sa.Boolean, nullable=False, server_default=sa.text("false")),
-    sa.Column("available_at", sa.DateTime(True), nullable=False, server_default=NOW),
-    sa.Column("lease_token", UUID(as_uuid=True)),
-    sa.Column("lease_expires_at", sa.DateTime(True)),
-    sa.Column("worker", sa.String(255)),
-    sa.Column("dispatched_at", sa.DateTime(True)),
-    sa.Column("dispatch_epoch", sa.String(36)),
-    sa.Column("backend", sa.String(255)),
-    sa.Column("execution_started_at", sa.DateTime(True)),
-    sa.Column("waiting_since", sa.DateTime(True)),
-    sa.Column("webhook_received_at", sa.DateTime(True)),
-    sa.Column("cancel_requested_at", sa.DateTime(True)),
-    sa.Column("progress", JSONB, nullable=False, server_default=EMPTY),
-    sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
-    sa.Column("error_code", sa.String(50)),
-)
+
+
+def job_columns() -> tuple[sa.Column, ...]:
+    # Made anew for each use: a column belongs to one table.
+    return (
+        sa.Column("retry_of", sa.BigInteger),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("max_attempts", sa.Integer, nullable=False, server_default="4"),
+        sa.Column("collect_only", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("available_at", sa.DateTime(True), nullable=False, server_default=NOW),
+        sa.Column("lease_token", UUID(as_uuid=True)),
+        sa.Column("lease_expires_at", sa.DateTime(True)),
+        sa.Column("worker", sa.String(255)),
+        sa.Column("dispatched_at", sa.DateTime(True)),
+        sa.Column("dispatch_epoch", sa.String(36)),
+        sa.Column("backend", sa.String(255)),
+        sa.Column("execution_started_at", sa.DateTime(True)),
+        sa.Column("waiting_since", sa.DateTime(True)),
+        sa.Column("webhook_received_at", sa.DateTime(True)),
+        sa.Column("cancel_requested_at", sa.DateTime(True)),
+        sa.Column("progress", JSONB, nullable=False, server_default=EMPTY),
+        sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
+        sa.Column("error_code", sa.String(50)),
+    )
+
+
 JOB_CHECKS = {
     "status": f"status IN {STATUSES}",
     "running_has_lease": (
@@ -184,8 +190,8 @@ def _jobs() -> None:
     _aware("generation_jobs")
     op.alter_column("generation_jobs", "id", type_=sa.BigInteger)
     op.alter_column("generation_jobs", "content_id", type_=sa.BigInteger)
-    for column in JOB_COLUMNS:
-        op.add_column("generation_jobs", column.copy())
+    for column in job_columns():
+        op.add_column("generation_jobs", column)
     op.execute("UPDATE generation_jobs SET params = '{}'::jsonb WHERE params IS NULL")
     op.alter_column("generation_jobs", "params", nullable=False, server_default=EMPTY)
     op.execute("UPDATE generation_jobs SET batch_size = 1 WHERE batch_size IS NULL")
@@ -401,7 +407,7 @@ def _jobs_down() -> None:
     op.drop_constraint(op.f("fk_generation_jobs_retry_of_generation_jobs"), "generation_jobs")
     # A running job keeps no lease in the older form; it would never end.
     op.execute("UPDATE generation_jobs SET status = 'pending' WHERE status = 'running'")
-    for column in JOB_COLUMNS:
+    for column in job_columns():
         op.drop_column("generation_jobs", column.name)
     op.alter_column("generation_jobs", "status", server_default=None)
     op.alter_column("generation_jobs", "job_type", server_default=None)
