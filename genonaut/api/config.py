@@ -5,6 +5,7 @@ This module is a leaf: it imports nothing of ours, so every layer may import it.
 
 import os
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -264,6 +265,13 @@ class Settings(BaseSettings):
     flower_port: int = Field(
         default=5555, ge=1, le=65535, description="Port of Flower, loopback only."
     )
+    genonaut_token: str | None = Field(
+        default=None, description="API token of the command line; demo, test, dev make their own."
+    )
+    process_name: str | None = Field(
+        default=None,
+        description="Name of this process among the heartbeats; set by the supervisor.",
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(default=False, description="Log lines as JSON instead of text.")
 
@@ -450,6 +458,16 @@ def load_settings(**overrides: Any) -> Settings:
 def get_settings() -> Settings:
     """Give the process's settings, read once."""
     return load_settings()
+
+
+def use_settings(values: Mapping[str, str]) -> Settings:
+    """Set settings by name for this process and those it starts, over ``env/.env``.
+
+    Raises: ConfigError: one line naming each variable that is missing or wrong.
+    """
+    os.environ.update({name.upper(): value for name, value in values.items()})  # noqa: TID251
+    get_settings.cache_clear()
+    return get_settings()
 
 
 def environment_variables() -> dict[str, str]:

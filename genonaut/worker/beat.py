@@ -56,4 +56,4 @@ class Scheduler(RedBeatScheduler):
 
 def heartbeat_name() -> str:
     """Name this beat among several."""
-    return f"beat-{os.getpid()}@{socket.gethostname()}"
+    return get_settings().process_name or f"beat-{os.getpid()}@{socket.gethostname()}"

@@ -1,0 +1,5 @@
+"""The command line: ``genonaut``."""
+
+from genonaut.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,226 @@
+"""Migrate, check, save and bring back the environment's database and files."""
+
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from alembic import command
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import make_url, text
+
+from genonaut import __version__
+from genonaut.api.config import Settings, environment_variables
+from genonaut.cli.output import EnvOption, JsonOption, console, fail, print_fields, print_json
+from genonaut.cli.servers import alembic_config, embedded, migrate, settings_for
+from genonaut.db.session import Database, make_engine
+from genonaut.domain import heartbeats
+from genonaut.local.servers import ensure_database, program_path
+
+app = typer.Typer(help="The environment's database.", no_args_is_help=True)
+
+FORMAT = 1
+ALIVE_S = 30.0
+
+
+@app.command("upgrade")
+def upgrade(env: EnvOption = None) -> None:
+    """Bring the database to the newest version; makes it when there is none."""
+    settings = settings_for(env)
+    with embedded(settings, valkey=False):
+        migrate(settings)
+    console.print(f"{settings.app_env}: the database is at the newest version")
+
+
+@app.command("check")
+def check(env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """Say at which version the database is; fails unless it is the newest and fits the models."""
+    settings = settings_for(env)
+    with embedded(settings, valkey=False):
+        ensure_database(settings.database_url)
+        state = migration_state(settings)
+    if as_json:
+        print_json(state)
+    else:
+        print_fields(state)
+    if not state["is_current"] or state["differs"]:
+        fail(f"run: genonaut db upgrade --env {settings.app_env}")
+
+
+def migration_state(settings: Settings) -> dict[str, Any]:
+    """Say which version the database has, which is the newest, and whether the models differ."""
+    config = alembic_config()
+    head = ScriptDirectory.from_config(config).get_current_head()
+    engine = make_engine(settings.database_url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            known = connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+            current = (
+                connection.scalar(text("SELECT version_num FROM alembic_version"))
+                if known
+                else None
+            )
+            server = connection.scalar(text("SHOW server_version"))
+            config.attributes["connection"] = connection
+            differs = None
+            if current == head:
+                try:
+                    command.check(config)
+                except CommandError as error:
+                    differs = str(error)
+    finally:
+        engine.dispose()
+    return {
+        "environment": settings.app_env,
+        "server": f"PostgreSQL {server}",
+        "version": current,
+        "newest": head,
+        "is_current": current == head,
+        "differs": differs,
+    }
+
+
+@app.command("backup")
+def backup(
+    to: Annotated[
+        Path | None, typer.Option("--to", help="File to write.  [default: VAR_DIR/backups/…]")
+    ] = None,
+    env: EnvOption = None,
+) -> None:
+    """Save database and pictures to one file, while everything runs.
+
+    The database is saved first, as of one moment; pictures are never changed once they are there,
+    so every picture it names is in the file too, unless its owner deleted it meanwhile.
+    """
+    settings = settings_for(env)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    target = to or settings.var_path / "backups" / f"genonaut_{settings.app_env}-{stamp}.tar"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    try:
+        with (
+            embedded(settings, valkey=False),
+            tempfile.TemporaryDirectory(dir=target.parent) as folder,
+        ):
+            dump = Path(folder) / "database.dump"
+            _run_tool("pg_dump", settings, ["--format=custom", "--no-owner", f"--file={dump}"])
+            manifest = Path(folder) / "manifest.json"
+            manifest.write_text(json.dumps(_manifest(settings)))
+            part.touch(mode=0o600)
+            with tarfile.open(part, "w") as archive:
+                archive.add(manifest, "manifest.json")
+                archive.add(dump, "database.dump")
+                if settings.storage_path.is_dir():
+                    archive.add(settings.storage_path, "storage", filter=_without_unfinished)
+        part.replace(target)
+    except OSError as error:
+        fail(f"cannot write {target}: {error.strerror}")
+    finally:
+        part.unlink(missing_ok=True)
+    console.print(
+        f"saved {settings.app_env} to {target} ({target.stat().st_size / 2**20:.1f} MiB)",
+        soft_wrap=True,
+    )
+
+
+def _manifest(settings: Settings) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "genonaut": __version__,
+        "environment": settings.app_env,
+        "version": migration_state(settings)["version"],
+        "saved_at": datetime.now(UTC).isoformat(),
+    }
+
+
+def _without_unfinished(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if entry.name.startswith("storage/.tmp") else entry
+
+
+@app.command("restore")
+def restore(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A backup.")],
+    env: EnvOption = None,
+) -> None:
+    """Replace the environment's database by a backup's, and bring its pictures back.
+
+    Refused while workers are alive. Pictures made since stay on disk. All of the database is
+    replaced or nothing.
+    """
+    settings = settings_for(env)
+    with embedded(settings, valkey=False), tempfile.TemporaryDirectory() as name:
+        ensure_database(settings.database_url)
+        _refuse_while_running(settings)
+        folder = Path(name)
+        manifest = _unpack(file, folder)
+        _run_tool(
+            "pg_restore",
+            settings,
+            [
+                "--clean",
+                "--if-exists",
+                "--no-owner",
+                "--single-transaction",
+                "--exit-on-error",
+                str(folder / "database.dump"),
+            ],
+        )
+        if (folder / "storage").is_dir():
+            shutil.copytree(folder / "storage", settings.storage_path, dirs_exist_ok=True)
+        migrate(settings)
+    console.print(
+        f"restored {settings.app_env} as {manifest['environment']} was at {manifest['saved_at']}"
+    )
+
+
+def _unpack(file: Path, folder: Path) -> dict[str, Any]:
+    try:
+        with tarfile.open(file) as archive:
+            archive.extractall(folder, filter="data")
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        known = manifest["format"] == FORMAT and (folder / "database.dump").is_file()
+    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+        fail(f"{file} is not a backup of Genonaut ({error})", status=2)
+    if not known:
+        fail(f"{file} is not a backup this version can read", status=2)
+    return manifest
+
+
+def _refuse_while_running(settings: Settings) -> None:
+    database = Database.connect(settings.database_url, pool_size=1)
+    try:
+        with database.transaction() as session:
+            if not session.scalar(text("SELECT to_regclass('heartbeats') IS NOT NULL")):
+                return
+            alive = [
+                process for process, age_s in heartbeats.ages(session).items() if age_s < ALIVE_S
+            ]
+    finally:
+        database.close()
+    if alive:
+        fail(f"{settings.app_env} is running ({', '.join(sorted(alive))}); stop it first")
+
+
+def _run_tool(name: str, settings: Settings, arguments: list[str]) -> None:
+    """Run one of PostgreSQL's programs on the environment's database.
+
+    The password, if there is one, goes through the environment: arguments are public.
+    """
+    url = make_url(settings.database_url)
+    database_url = url.set(drivername="postgresql", password=None)
+    process = subprocess.run(
+        [str(program_path(name)), f"--dbname={database_url.render_as_string()}", *arguments],
+        env={**environment_variables(), **({"PGPASSWORD": url.password} if url.password else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"status {process.returncode}"]
+        fail(f"{name} failed: {lines[-1]}")

@@ -1,0 +1,197 @@
+"""Make pictures and look after them from a terminal, through the API."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+import typer
+from rich.markup import escape
+
+from genonaut.cli import progress
+from genonaut.cli.output import (
+    EnvOption,
+    JsonOption,
+    console,
+    fail,
+    local_time,
+    print_fields,
+    print_json,
+    print_table,
+)
+from genonaut.cli.remote import Api
+from genonaut.cli.servers import settings_for
+
+app = typer.Typer(help="Generation jobs.", no_args_is_help=True)
+
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="The API's address.  [default: the environment's]")
+]
+
+
+@app.command("submit")
+def submit(
+    prompt: str,
+    negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
+    model: Annotated[str | None, typer.Option(help="Checkpoint.")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="LoRA, as NAME or NAME:STRENGTH; repeatable.")
+    ] = None,
+    width: Annotated[int, typer.Option(help="Pixels, a multiple of 8.")] = 512,
+    height: Annotated[int, typer.Option(help="Pixels, a multiple of 8.")] = 512,
+    batch: Annotated[int, typer.Option(help="Pictures.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same picture.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
+    workflow: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A graph in API format.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Only for you.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch until it is done.")] = False,
+    url: UrlOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for a picture."""
+    body: dict[str, Any] = {
+        "prompt": prompt,
+        "width": width,
+        "height": height,
+        "batch_size": batch,
+        "is_private": private,
+    }
+    sampler = {k: v for k, v in {"seed": seed, "steps": steps}.items() if v is not None}
+    optional = {
+        "negative_prompt": negative,
+        "checkpoint_model": model,
+        "lora_models": [_lora(text) for text in lora or []],
+        "sampler_params": sampler,
+        "workflow": _graph(workflow) if workflow else None,
+    }
+    body.update({k: v for k, v in optional.items() if v})
+    settings = settings_for(env)
+    with Api.of(settings, url) as api:
+        job = api.call(
+            "POST", "/generation-jobs", json=body, headers={"Idempotency-Key": str(uuid4())}
+        )
+        if wait and not as_json:
+            [job] = progress.watch(api, [job])
+        elif wait:
+            *_, job = api.watch(job["id"])
+    if as_json:
+        print_json(job)
+    elif wait and job["status"] == "completed":
+        console.print(
+            f"job {job['id']}: {url or settings.base_url}/api/v1/content/{job['content_id']}"
+        )
+    elif not wait:
+        console.print(f"job {job['id']} is {job['status']}")
+    if wait and job["status"] != "completed":
+        fail(_why(job))
+
+
+def _lora(text: str) -> dict[str, Any]:
+    name, _, strength = text.rpartition(":")
+    if not name:
+        return {"name": text}
+    try:
+        number = float(strength)
+    except ValueError:
+        return {"name": text}
+    return {"name": name, "strength_model": number, "strength_clip": number}
+
+
+def _graph(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        fail(f"{path} is not JSON: {error}", status=2)
+
+
+def _why(job: dict[str, Any]) -> str:
+    error = job.get("error") or {}
+    return f"job {job['id']} {job['status']}" + (
+        f": {error['message']} ({error['code']})" if error else ""
+    )
+
+
+@app.command("list")
+def list_jobs(
+    status: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows.")] = 20,
+    url: UrlOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List your jobs, newest first."""
+    params = {"status": status} if status else {}
+    with Api.of(settings_for(env), url) as api:
+        rows = list(api.pages("/generation-jobs", params, limit=limit))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["ID", "STATUS", "CREATED", "PROMPT"],
+        [
+            (r["id"], r["status"], local_time(r["created_at"]), " ".join(r["prompt"].split())[:60])
+            for r in rows
+        ],
+    )
+
+
+@app.command("show")
+def show(
+    job_id: int, url: UrlOption = None, env: EnvOption = None, as_json: JsonOption = False
+) -> None:
+    """Show a job and its story."""
+    with Api.of(settings_for(env), url) as api:
+        job = api.call("GET", f"/generation-jobs/{job_id}")
+        story = api.call("GET", f"/generation-jobs/{job_id}/timeline")["items"]
+    if as_json:
+        print_json({**job, "timeline": story})
+        return
+    print_fields(
+        {
+            "job": job["id"],
+            "status": job["status"],
+            "prompt": job["prompt"],
+            "model": job["checkpoint_model"],
+            "size": f"{job['width']}x{job['height']}, {job['batch_size']} pictures",
+            "seed": job["sampler_params"].get("seed"),
+            "attempt": f"{job['attempt']} of {job['max_attempts']}",
+            "place in queue": job.get("queue_position"),
+            "content": job["content_id"],
+            "error": (job["error"] or {}).get("message"),
+        }
+    )
+    for entry in story:
+        console.print(f"  {local_time(entry['at'])}  {escape(entry['message'])}", soft_wrap=True)
+
+
+@app.command("cancel")
+def cancel(
+    job_id: int, url: UrlOption = None, env: EnvOption = None, as_json: JsonOption = False
+) -> None:
+    """Cancel a job."""
+    _act(job_id, "cancel", url, env, as_json=as_json)
+
+
+@app.command("retry")
+def retry(
+    job_id: int, url: UrlOption = None, env: EnvOption = None, as_json: JsonOption = False
+) -> None:
+    """Repeat a failed or cancelled job as a new one."""
+    _act(job_id, "retry", url, env, as_json=as_json)
+
+
+def _act(job_id: int, what: str, url: str | None, env: str | None, *, as_json: bool) -> None:
+    with Api.of(settings_for(env), url) as api:
+        job = api.call("POST", f"/generation-jobs/{job_id}/{what}")
+    if as_json:
+        print_json(job)
+        return
+    state = (
+        "is being cancelled"
+        if what == "cancel" and job["status"] == "running"
+        else (f"is {job['status']}")
+    )
+    console.print(f"job {job['id']} {state}")

@@ -1,0 +1,137 @@
+"""Speak with the API as a user does."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from genonaut.api.config import BUILT_IN, Settings
+from genonaut.core.errors import GenonautError
+from genonaut.core.log import configure_logging
+
+FINAL = frozenset({"completed", "failed", "cancelled"})
+_POLL_S = 1.0
+
+
+class ApiError(GenonautError):
+    """The API refused, or does not answer; the message says why."""
+
+    code = "api_error"
+
+
+def token_path(settings: Settings) -> str:
+    """Say where ``genonaut up`` leaves the command line's own token."""
+    return str(settings.environment_dir / "cli-token")
+
+
+def own_token(settings: Settings) -> str:
+    """Give the command line's token.
+
+    Raises: ApiError: there is none; says how to make one.
+    """
+    if settings.genonaut_token:
+        return settings.genonaut_token
+    path = settings.environment_dir / "cli-token"
+    if settings.app_env in BUILT_IN and path.is_file():
+        return path.read_text().strip()
+    raise ApiError(
+        "no token: set GENONAUT_TOKEN (make one with: genonaut tokens create --user NAME), "
+        "or start the environment with: genonaut up"
+    )
+
+
+class Api:
+    """A signed-in client of the API."""
+
+    def __init__(self, base_url: str, token: str) -> None:
+        self._base_url = base_url
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(
+            base_url=f"{base_url}/api/v1", headers=self._headers, timeout=30, trust_env=False
+        )
+
+    @classmethod
+    def of(cls, settings: Settings, url: str | None = None) -> Self:
+        """Make the client for the environment's own API, or the one at ``url``."""
+        configure_logging("WARNING")
+        return cls((url or settings.base_url).rstrip("/"), own_token(settings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """Make a request; give the JSON of the answer.
+
+        Raises: ApiError: the answer is a problem, or there is none.
+        """
+        return self._request(method, path, **options).json()
+
+    def pages(self, path: str, params: dict[str, Any], *, limit: int) -> Iterator[dict[str, Any]]:
+        """Read a list page by page, up to ``limit`` rows."""
+        params = {**params, "limit": min(limit, 100)}
+        while limit > 0:
+            answer = self.call("GET", path, params=params)
+            yield from answer["items"][:limit]
+            limit -= len(answer["items"])
+            cursor = answer.get("next_cursor")
+            if not cursor:
+                return
+            params["cursor"] = cursor
+
+    def watch(self, job_id: int) -> Iterator[dict[str, Any]]:
+        """Give a job's rows as they change, to its end.
+
+        The socket tells at once; while there is none the row is read every second.
+        """
+        while True:
+            try:
+                for row in self._listen(job_id):
+                    yield row
+                    if row["status"] in FINAL:
+                        return
+            except (WebSocketException, OSError):
+                pass
+            row = self.call("GET", f"/generation-jobs/{job_id}")
+            yield row
+            if row["status"] in FINAL:
+                return
+            time.sleep(_POLL_S)
+
+    def _listen(self, job_id: int) -> Iterator[dict[str, Any]]:
+        parts = urlsplit(self._base_url)
+        scheme = "wss" if parts.scheme == "https" else "ws"
+        url = f"{scheme}://{parts.netloc}{parts.path}/ws/jobs/{job_id}"
+        with connect(url, additional_headers=self._headers, proxy=None, open_timeout=5) as socket:
+            for text in socket:
+                message = json.loads(text)
+                if message.get("type") in {"snapshot", "job"} and "status" in message["data"]:
+                    yield message["data"]
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise ApiError(
+                f"the API at {self._base_url} does not answer; start it with: genonaut up"
+            ) from error
+        if answer.is_error:
+            raise ApiError(_problem(answer))
+        return answer
+
+
+def _problem(answer: httpx.Response) -> str:
+    try:
+        problem = answer.json()
+        detail = str(problem.get("detail") or problem.get("title"))
+        fields = [f"{e.get('field')}: {e.get('message')}" for e in problem.get("errors") or []]
+    except (ValueError, AttributeError):
+        return f"the API answered {answer.status_code}"
+    return f"{detail} ({'; '.join(fields)})" if fields else detail

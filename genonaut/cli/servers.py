@@ -1,0 +1,116 @@
+"""Reach the environment's servers, starting the embedded ones where there are none."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import redis
+from alembic import command
+from alembic.config import Config
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from genonaut.api.config import ROOT, Settings, get_settings, use_settings
+from genonaut.core.errors import GenonautError
+from genonaut.db.session import Database, make_engine
+from genonaut.local.servers import Lease, ensure_database, ensure_postgres, ensure_valkey
+
+EVICTING = ("allkeys-", "volatile-")
+
+
+class ServersError(GenonautError):
+    """A server is missing or unfit; the message says what to do."""
+
+    code = "server_unavailable"
+
+
+def settings_for(env: str | None) -> Settings:
+    """Give the settings of the environment asked for, or of the active one."""
+    return get_settings() if env is None else use_settings({"app_env": env})
+
+
+@contextmanager
+def embedded(
+    settings: Settings, *, postgres: bool = True, valkey: bool = True
+) -> Iterator[list[Lease]]:
+    """Hold a share in the embedded servers that the environment needs, if it needs any."""
+    with ExitStack() as stack:
+        leases = []
+        for wanted, ensure in ((postgres, ensure_postgres), (valkey, ensure_valkey)):
+            lease = ensure(settings) if wanted else None
+            if lease is not None:
+                stack.callback(lease.release)
+                leases.append(lease)
+        yield leases
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[Database]:
+    """Connect to the environment's database, made and migrated if it must be."""
+    with embedded(settings, valkey=False):
+        migrate(settings)
+        database = Database.connect(settings.database_url, pool_size=1)
+        try:
+            yield database
+        finally:
+            database.close()
+
+
+def alembic_config() -> Config:
+    """Give Alembic's configuration."""
+    config = Config(str(ROOT / "alembic.ini"))
+    config.attributes["quiet"] = True
+    return config
+
+
+def migrate(settings: Settings) -> None:
+    """Make the database if it is missing and bring it to the newest version."""
+    ensure_database(settings.database_url)
+    engine = make_engine(settings.database_url, pool_size=1)
+    config = alembic_config()
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+def redis_client(url: str) -> redis.Redis:
+    """Make a client that answers or fails within two seconds."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=2,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+    )
+
+
+def eviction_policy(settings: Settings) -> str:
+    """Ask the broker what it does when its memory is full.
+
+    Raises: ServersError: it does not answer.
+    """
+    try:
+        with redis_client(settings.celery_broker_url) as client:
+            memory: dict[str, object] = client.info("memory")
+    except redis.RedisError as error:
+        env = settings.app_env.upper()
+        raise ServersError(
+            f"Redis does not answer ({error}); start it, or set REDIS_URL_{env}"
+        ) from error
+    return str(memory.get("maxmemory_policy", "unknown"))
+
+
+def refuse_eviction(settings: Settings) -> None:
+    """Refuse a broker that drops keys when its memory is full.
+
+    Raises: ServersError: its policy evicts, or it does not answer.
+    """
+    policy = eviction_policy(settings)
+    if policy.startswith(EVICTING):
+        raise ServersError(
+            f"Redis would drop queued work when its memory is full (maxmemory-policy {policy}); "
+            "set it to noeviction: redis-cli CONFIG SET maxmemory-policy noeviction"
+        )
