@@ -1,32 +1,62 @@
 """Put the commands together; errors are one line and an exit status."""
 
+import importlib
 import sys
+from typing import Any
 
 import typer
-from sqlalchemy.exc import OperationalError
+from typer.core import TyperGroup
 
 from genonaut import __version__
 from genonaut.api.config import ConfigError
-from genonaut.cli import accounts, database, demo, doctor, jobs, redis_tools, up
 from genonaut.cli.output import console, fail
 from genonaut.core.errors import GenonautError
 
+COMMANDS = {
+    "up": "genonaut.cli.up:up",
+    "demo": "genonaut.cli.demo:demo",
+    "doctor": "genonaut.cli.doctor:doctor",
+    "jobs": "genonaut.cli.jobs:app",
+    "users": "genonaut.cli.accounts:users_app",
+    "tokens": "genonaut.cli.accounts:tokens_app",
+    "redis": "genonaut.cli.redis_tools:app",
+    "db": "genonaut.cli.database:app",
+}
+"""Where each command lives; it is imported when it is asked for, since imports cost seconds."""
+
+
+class _Lazy(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False)
+            single.command(cmd_name)(found)
+            found = single
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        return command
+
+
 app = typer.Typer(
     name="genonaut",
+    cls=_Lazy,
     help="Genonaut: the platform around ComfyUI.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("up")(up.up)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(accounts.users_app, name="users")
-app.add_typer(accounts.tokens_app, name="tokens")
-app.add_typer(redis_tools.app, name="redis")
-app.add_typer(database.app, name="db")
+
+
+@app.callback()
+def _root() -> None:
+    """Genonaut: the platform around ComfyUI."""
 
 
 @app.command()
@@ -43,10 +73,16 @@ def main() -> None:
         fail(str(error), status=2)
     except GenonautError as error:
         fail(str(error))
-    except OperationalError as error:
-        fail(
-            f"PostgreSQL does not answer ({str(error.orig).strip().splitlines()[0]}); "
-            "start it with: genonaut up"
-        )
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        _fail_if_database_away(error)
+        raise
+
+
+def _fail_if_database_away(error: Exception) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    if isinstance(error, OperationalError):
+        why = str(error.orig).strip().splitlines()[0]
+        fail(f"PostgreSQL does not answer ({why}); start it with: genonaut up")

@@ -19,7 +19,7 @@ from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database
 from genonaut.domain import heartbeats
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
-from genonaut.worker.queue_app import WORKERS
+from genonaut.worker.queues import WORKERS
 
 
 @dataclass(frozen=True, slots=True)

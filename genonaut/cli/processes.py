@@ -17,7 +17,7 @@ from genonaut.db.models import Heartbeat
 from genonaut.db.session import Database
 from genonaut.domain import heartbeats
 from genonaut.local.supervisor import Process
-from genonaut.worker.queue_app import GENERATION, WORKERS
+from genonaut.worker.queues import GENERATION, WORKERS
 
 APP = "genonaut.worker.queue_app"
 WEDGED_S = 60.0

@@ -1,11 +1,11 @@
 """Reach the environment's servers, starting the embedded ones where there are none."""
 
+import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import redis
-from alembic import command
-from alembic.config import Config
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -13,6 +13,9 @@ from genonaut.api.config import ROOT, Settings, get_settings, use_settings
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database, make_engine
 from genonaut.local.servers import Lease, ensure_database, ensure_postgres, ensure_valkey
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 EVICTING = ("allkeys-", "volatile-")
 
@@ -55,15 +58,17 @@ def database_of(settings: Settings) -> Iterator[Database]:
             database.close()
 
 
-def alembic_config() -> Config:
+def alembic_config() -> "Config":
     """Give Alembic's configuration."""
-    config = Config(str(ROOT / "alembic.ini"))
-    config.attributes["quiet"] = True
-    return config
+    from alembic.config import Config  # a second of imports that few commands need
+
+    return Config(str(ROOT / "alembic.ini"), stdout=io.StringIO())  # our output is our own
 
 
 def migrate(settings: Settings) -> None:
     """Make the database if it is missing and bring it to the newest version."""
+    from alembic import command
+
     ensure_database(settings.database_url)
     engine = make_engine(settings.database_url, pool_size=1)
     config = alembic_config()

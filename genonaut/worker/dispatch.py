@@ -31,7 +31,8 @@ from genonaut.db.session import Database
 from genonaut.domain import reaping
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.reaping import Message
-from genonaut.worker.queue_app import GENERATION, RUN_COMFY_JOB, celery
+from genonaut.worker.queue_app import celery
+from genonaut.worker.queues import GENERATION, RUN_COMFY_JOB
 
 log = structlog.get_logger(__name__)
 

@@ -12,21 +12,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
 from genonaut.api.config import Settings, get_settings
-
-GENERATION = "generation"
-MAINTENANCE = "maintenance"
-NOTIFICATIONS = "notifications"
-DEFAULT = "default"
-QUEUES = (GENERATION, MAINTENANCE, NOTIFICATIONS, DEFAULT)
-
-WORKERS = {
-    "generation": (GENERATION,),
-    "maintenance": (MAINTENANCE,),
-    "default": (DEFAULT, NOTIFICATIONS),
-}
-"""Workers by name and the queues each consumes: a backfill never takes a user's slot."""
-
-RUN_COMFY_JOB = "run_comfy_job"
+from genonaut.worker.queues import DEFAULT, GENERATION, QUEUES, RUN_COMFY_JOB
 
 _MARGIN_S = 600
 

@@ -18,7 +18,7 @@ from genonaut.domain import heartbeats, reaping
 from genonaut.domain.reaping import Abandoned, Message, Reaped
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
 from genonaut.worker.dispatch import Broker, BrokerUnavailableError, publish
-from genonaut.worker.queue_app import GENERATION
+from genonaut.worker.queues import GENERATION
 
 log = structlog.get_logger(__name__)
 

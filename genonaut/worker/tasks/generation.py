@@ -11,7 +11,8 @@ from genonaut.core.errors import ConflictError, GenonautError
 from genonaut.domain import attempts
 from genonaut.worker import generation
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
-from genonaut.worker.queue_app import RUN_COMFY_JOB, celery
+from genonaut.worker.queue_app import celery
+from genonaut.worker.queues import RUN_COMFY_JOB
 from genonaut.worker.services import get_services
 
 log = structlog.get_logger(__name__)
