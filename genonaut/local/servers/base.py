@@ -1,6 +1,8 @@
 """What PostgreSQL and Valkey have in common as embedded servers."""
 
+import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +23,18 @@ START_TIMEOUT_S = 60.0
 ADOPT_TIMEOUT_S = 5.0
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 """All that a server sees of ours: variables such as PGDATA must not reach it."""
+_CAUSE = re.compile(r"[^\n]*(?:No space left|Permission denied|Cannot allocate memory)[^\n]*")
+
+
+def package_folder(package: str) -> Path:
+    """Find an installed package without importing it, which would cost time and run its set-up.
+
+    Raises: ServerError: it is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ServerError(f"the package {package} is not installed; run `make setup`")
+    return Path(spec.origin).parent
 
 
 class Answer(Enum):
@@ -42,6 +56,7 @@ class Server(ABC):
     program: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
     min_free_mb: ClassVar[int]
+    error_pattern: ClassVar[re.Pattern[str]]
 
     def __init__(self, home: Path, port: int, *, setting: str = "its URL") -> None:
         self.home = home
@@ -73,9 +88,15 @@ class Server(ABC):
     def is_spoken_by(self, connection: socket.socket) -> bool:
         """Whether the other end speaks this server's protocol."""
 
-    @abstractmethod
-    def reason(self, log: str) -> str | None:
-        """Find in the log why the server did not start."""
+    def reason(self, log: str) -> str:
+        """Find in the log why the server did not start: what lies below, else its last error."""
+        if self._free_mb() < 1:
+            return "the disk is full"
+        found = _CAUSE.findall(log) or self.error_pattern.findall(log) or log.strip().split("\n")
+        return str(found[-1]).strip() or "it said nothing"
+
+    def _free_mb(self) -> int:
+        return shutil.disk_usage(self.home).free >> 20
 
     def prepare(self) -> None:
         """Make the data directory ready for a start."""
@@ -189,8 +210,7 @@ class Server(ABC):
 
     def _launch(self) -> None:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        free_mb = shutil.disk_usage(self.home).free >> 20
-        if free_mb < self.min_free_mb:
+        if (free_mb := self._free_mb()) < self.min_free_mb:
             raise ServerError(
                 f"disk full: {self.title} needs {self.min_free_mb} MiB in {self.home}, "
                 f"{free_mb} are free"
@@ -222,6 +242,5 @@ class Server(ABC):
             log.seek(written_before)
             why = self.reason(log.read().decode(errors="replace"))
         raise ServerError(
-            f"{self.title} did not start on port {self.port}: "
-            f"{why or 'it said nothing'} (log: {self.log_path})"
+            f"{self.title} did not start on port {self.port}: {why} (log: {self.log_path})"
         )

