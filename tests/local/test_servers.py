@@ -271,6 +271,26 @@ def test_a_server_of_ours_that_hangs_is_replaced(
         assert server.ask() is base.Answer.READY
 
 
+def test_a_server_whose_data_were_removed_can_still_be_stopped() -> None:
+    with running_valkey() as server:
+        shutil.rmtree(server.home)
+        server.stop()
+        assert not server.is_port_taken()
+
+
+def test_an_interrupted_start_leaves_no_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(server: Valkey) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Valkey, "ask", interrupt)
+    server = Valkey(folder / "kv", free_port())
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert not server.is_port_taken()
+
+
 def test_anothers_server_is_used_as_it_is_and_never_stopped(folder: Path) -> None:
     with running_valkey() as theirs:
         lease = Lease(Valkey(folder / "kv", theirs.port), folder / "run")

@@ -113,8 +113,8 @@ class Server(ABC):
     @property
     def pid(self) -> int | None:
         """Process id of the running server that works on our data, whoever started it."""
-        if self._process is not None:
-            self._process.poll()
+        if self._process is not None and self._process.poll() is None:
+            return self._process.pid
         pid = self.recorded_pid()
         if pid is not None and processes.runs_in(pid, self.program, self.data_dir):
             return pid
@@ -228,19 +228,27 @@ class Server(ABC):
                 start_new_session=True,
                 **self.account.popen_arguments(),
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while self._process.poll() is None:
-            # Without our own pid file, an answer would come from someone else on the port.
-            if self.pid == self._process.pid and self.ask() is Answer.READY:
+        try:
+            if self._await_answer(self._process):
                 return
-            if time.monotonic() > deadline:
-                self._process.kill()
-                self._process.wait()
-                break
-            time.sleep(0.01)
+        except BaseException:  # Ctrl-C, say: nobody would know of the server
+            self._process.kill()
+            self._reap()
+            raise
+        self._process.kill()
+        self._reap()
         with self.log_path.open("rb") as log:
             log.seek(written_before)
             why = self.reason(log.read().decode(errors="replace"))
         raise ServerError(
             f"{self.title} did not start on port {self.port}: {why} (log: {self.log_path})"
         )
+
+    def _await_answer(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            # Before it has written its pid file, an answer comes from someone else on the port.
+            if self.recorded_pid() == process.pid and self.ask() is Answer.READY:
+                return True
+            time.sleep(0.01)
+        return False
