@@ -18,6 +18,8 @@ from genonaut.domain.users import Role
 
 HOUR = timedelta(hours=1)
 
+pytestmark = pytest.mark.usefixtures("committed_database")
+
 
 @pytest.fixture
 def ada(database) -> User:
