@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -14,6 +15,8 @@ from genonaut.local.comfy.faults import FaultBox
 from genonaut.local.comfy.sockets import MAX_UPLOAD_BYTES
 
 log = structlog.get_logger(__name__)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -81,8 +84,23 @@ async def misbehave(how: str, scope: Scope) -> Response:
     return text("503: Service Unavailable", 503) if how.startswith("503") else trouble()
 
 
+def guarded(endpoint: Endpoint) -> Endpoint:
+    """Turn what an endpoint did not expect into the recorded 500, and a large body into a 413."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except TooLargeError:
+            return text(f"Maximum request body size {MAX_UPLOAD_BYTES} exceeded.", 413)
+        except Exception as error:  # noqa: BLE001 - as the real server answers whatever happens
+            log.info("request failed", path=request.url.path, error=repr(error))
+            return trouble()
+
+    return answer
+
+
 class Border:
-    """Stand around the routes: /api prefix, Origin guard, unexpected errors, faults for all."""
+    """Stand around the routes: /api prefix, Origin guard, faults for all."""
 
     def __init__(self, app: ASGIApp, faults: FaultBox) -> None:
         self.app = app
@@ -104,14 +122,7 @@ class Border:
         if response is not None:
             await response(scope, receive, send)
             return
-        try:
-            await self.app(scope, receive, send)
-        except TooLargeError:
-            message = f"Maximum request body size {MAX_UPLOAD_BYTES} exceeded."
-            await text(message, 413)(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - whatever a handler did not expect is a 500
-            log.info("request failed", path=path, error=repr(error))
-            await trouble()(scope, receive, send)
+        await self.app(scope, receive, send)
 
     async def _instead(self, scope: Scope, path: str) -> Response | None:
         request = Request(scope)

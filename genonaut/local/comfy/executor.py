@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,7 @@ class Executor(threading.Thread):
         self.step_delay_s = step_delay_s
         self.load_delay_s = load_delay_s
         self.interrupt = threading.Event()
+        self.temp_prefix = f"ComfyUI_temp_{uuid.uuid4().hex[:5]}"
         self.cache: dict[str, NodeResult] = {}
         self.count = 0
 
@@ -287,6 +289,11 @@ class Execution:
     def load_delay_s(self) -> float:
         """Give the time that loading a checkpoint takes."""
         return self.executor.load_delay_s
+
+    @property
+    def temp_prefix(self) -> str:
+        """Give the prefix of temporary pictures, which changes with every start."""
+        return self.executor.temp_prefix
 
     def step(self, value: int, of: int, preview: Callable[[], Any] | None = None) -> None:
         """Report a step; stop here when interrupted."""

@@ -5,7 +5,7 @@ import contextlib
 import os
 import platform
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from starlette.websockets import WebSocket
 from genonaut.local.comfy import catalog, files
 from genonaut.local.comfy.answers import (
     Border,
+    Endpoint,
     as_json,
     empty,
+    guarded,
     misbehave,
     not_found,
     read_body,
@@ -317,15 +319,12 @@ class Simulator:
         return as_json({"prompts": self.ledger.entries()})
 
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
 def _route(path: str, **by_method: Endpoint) -> Route:
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
         return await by_method[method](request)
 
-    return Route(path, endpoint, methods=list(by_method))
+    return Route(path, guarded(endpoint), methods=list(by_method))
 
 
 async def _as_recorded(request: Request, error: Exception) -> Response:
