@@ -38,7 +38,7 @@ def test_a_post_that_fails_after_accept_runs_all_the_same(sim, fault):
     sim.faults(prompt_post=fault, count=1)
     body = {"prompt": sleeping(0, 0, 11), "prompt_id": fault}
     try:
-        answer = httpx.post(f"{sim.url}/prompt", json=body, timeout=0.5)
+        answer = sim.http.post("/prompt", json=body, timeout=0.5)
         assert answer.status_code == 500
     except (httpx.ReadError, httpx.RemoteProtocolError):
         assert fault == "reset_after_accept"
@@ -53,7 +53,7 @@ def test_the_same_id_twice_runs_twice_and_leaves_one_entry(sim):
         post(sim, sleeping(0, 0, color), prompt_id="twice")
     wait_until(lambda: ends_of(sim, "twice") == ["success", "success"])
     assert sim.log()["twice"]["runs"] == 2
-    assert list(httpx.get(f"{sim.url}/history").json()) == ["twice"]
+    assert list(sim.http.get("/history").json()) == ["twice"]
 
 
 def test_a_cached_rerun_costs_no_gpu_and_names_the_old_file_even_when_it_is_gone(sim):
@@ -64,7 +64,7 @@ def test_a_cached_rerun_costs_no_gpu_and_names_the_old_file_even_when_it_is_gone
     again = post(sim, graph, prompt_id="again")
     assert history(sim, again)["outputs"] == first
     assert sim.log()["again"]["sampled"] == 0
-    view = httpx.get(f"{sim.url}/view", params=first["9"]["images"][0])
+    view = sim.http.get("/view", params=first["9"]["images"][0])
     assert view.status_code == 404
 
 
@@ -92,8 +92,8 @@ def test_a_late_history_entry_keeps_the_prompt_in_the_queue(sim):
     wait_until(folder.exists)
     seen = set()
     while True:
-        queue = httpx.get(f"{sim.url}/queue").json()
-        done = httpx.get(f"{sim.url}/history/slow").json()
+        queue = sim.http.get("/queue").json()
+        done = sim.http.get("/history/slow").json()
         live = any(item[1] == "slow" for item in queue["queue_running"] + queue["queue_pending"])
         assert live or done, "queue first, then history, never misses a prompt"
         seen.add((live, bool(done)))
@@ -105,14 +105,14 @@ def test_a_late_history_entry_keeps_the_prompt_in_the_queue(sim):
 @pytest.mark.parametrize("fault", ["404", "500", "truncated", "corrupt", "empty"])
 def test_a_picture_arrives_spoiled_once(sim, fault):
     entry = history(sim, post(sim, text_to_image(seed=9)))["outputs"]["9"]["images"][0]
-    whole = httpx.get(f"{sim.url}/view", params=entry).content
+    whole = sim.http.get("/view", params=entry).content
     sim.faults(view=fault, count=1)
     try:
-        answer = httpx.get(f"{sim.url}/view", params=entry)
+        answer = sim.http.get("/view", params=entry)
         assert answer.status_code != 200 or answer.content != whole
     except httpx.TransportError:
         assert fault == "truncated"
-    assert httpx.get(f"{sim.url}/view", params=entry).content == whole
+    assert sim.http.get("/view", params=entry).content == whole
 
 
 def test_sockets_can_be_deaf_refused_garbled_or_dropped(sim, listen):
@@ -138,8 +138,8 @@ def test_a_frozen_executor_leaves_http_alive_and_goes_on_when_thawed(sim):
     sim.faults(freeze=True)
     post(sim, sleeping(0, 0, 41), prompt_id="ice")
     wait_until(lambda: sim.log()["ice"]["runs"] == 1)
-    assert httpx.get(f"{sim.url}/system_stats").status_code == 200
-    assert httpx.get(f"{sim.url}/prompt").json()["exec_info"]["queue_remaining"] == 1
+    assert sim.http.get("/system_stats").status_code == 200
+    assert sim.http.get("/prompt").json()["exec_info"]["queue_remaining"] == 1
     sim.faults()
     assert history(sim, "ice")["status"]["completed"]
 
@@ -151,26 +151,26 @@ def test_forget_loses_queue_and_history_but_not_the_log(sim):
     post(sim, sleeping(0, 0, 53), prompt_id="waiting")
     wait_until(lambda: sim.log()["running"]["runs"] == 1)
     sim.faults(forget=True)
-    assert httpx.get(f"{sim.url}/history").json() == {}
-    assert httpx.get(f"{sim.url}/queue").json() == {"queue_running": [], "queue_pending": []}
+    assert sim.http.get("/history").json() == {}
+    assert sim.http.get("/queue").json() == {"queue_running": [], "queue_pending": []}
     assert ends_of(sim, "running") == ends_of(sim, "waiting") == ["forgotten"]
-    again = httpx.post(f"{sim.url}/prompt", json={"prompt": sleeping(0, 0, 54)}).json()
+    again = sim.http.post("/prompt", json={"prompt": sleeping(0, 0, 54)}).json()
     assert again["number"] == 0
     assert history(sim, again["prompt_id"])["status"]["completed"]
 
 
 def test_all_of_http_can_fail_but_the_controls_answer(sim):
     sim.faults(all_http="503")
-    assert httpx.get(f"{sim.url}/system_stats").status_code == 503
+    assert sim.http.get("/system_stats").status_code == 503
     sim.faults(all_http="hang")
     with pytest.raises(httpx.ReadTimeout):
-        httpx.get(f"{sim.url}/queue", timeout=0.3)
+        sim.http.get("/queue", timeout=0.3)
     sim.faults()
-    assert httpx.get(f"{sim.url}/queue").status_code == 200
+    assert sim.http.get("/queue").status_code == 200
 
 
 def test_a_fault_that_does_not_exist_is_refused(sim):
-    answer = httpx.post(f"{sim.url}/simulator/faults", json={"nosuch": 1})
+    answer = sim.http.post("/simulator/faults", json={"nosuch": 1})
     assert answer.status_code == 422
     assert answer.json()[0]["loc"] == ["nosuch"]
 
@@ -180,15 +180,15 @@ def test_extra_data_null_kills_the_executor_until_a_restart(tmp_path):
         kept = history(sim, post(sim, text_to_image()))["outputs"]["9"]["images"][0]
         post(sim, sleeping(0, 0), prompt_id="killer", extra_data=None)
         post(sim, sleeping(0, 0), prompt_id="after")
-        httpx.post(f"{sim.url}/interrupt")
-        queue = httpx.get(f"{sim.url}/queue").json()
+        sim.http.post("/interrupt")
+        queue = sim.http.get("/queue").json()
         assert [item[1] for item in queue["queue_running"]] == ["killer"]
         assert [item[1] for item in queue["queue_pending"]] == ["after"]
         sim.stop(signal.SIGKILL)
         sim.start()
-        assert httpx.get(f"{sim.url}/queue").json()["queue_running"] == []
-        assert httpx.get(f"{sim.url}/history").json() == {}
-        assert httpx.get(f"{sim.url}/view", params=kept).status_code == 200
+        assert sim.http.get("/queue").json()["queue_running"] == []
+        assert sim.http.get("/history").json() == {}
+        assert sim.http.get("/view", params=kept).status_code == 200
         assert history(sim, post(sim, sleeping(0, 0)))["status"]["completed"]
         process = sim.process
         sim.stop()
@@ -197,9 +197,9 @@ def test_extra_data_null_kills_the_executor_until_a_restart(tmp_path):
 
 def test_controls_are_closed_unless_asked_for():
     with running_simulator(allow_faults=False) as sim:
-        assert httpx.get(f"{sim.url}/simulator/log").status_code == 404
-        assert httpx.post(f"{sim.url}/simulator/faults", json={}).status_code == 404
-        assert "TranscriptSleep" not in httpx.get(f"{sim.url}/object_info").json()
+        assert sim.http.get("/simulator/log").status_code == 404
+        assert sim.http.post("/simulator/faults", json={}).status_code == 404
+        assert "TranscriptSleep" not in sim.http.get("/object_info").json()
 
 
 def test_a_taken_port_is_one_clear_line_and_status_1():

@@ -4,7 +4,6 @@ import io
 import json
 import time
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -93,7 +92,7 @@ def test_a_width_of_100_is_accepted_and_gives_96(sim):
         "images"
     ]
     assert len(entry) == 2
-    picture = Image.open(io.BytesIO(httpx.get(f"{sim.url}/view", params=entry[0]).content))
+    picture = Image.open(io.BytesIO(sim.http.get("/view", params=entry[0]).content))
     assert picture.size == (96, 64)
 
 

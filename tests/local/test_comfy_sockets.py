@@ -3,18 +3,16 @@
 import socket as sockets
 import time
 
-import httpx
-
 from tests.support.simulator import text_to_image, wait_until
 
 
 def post(sim, graph, **more):
-    answer = httpx.post(f"{sim.url}/prompt", json={"prompt": graph, **more})
+    answer = sim.http.post("/prompt", json={"prompt": graph, **more})
     return answer.raise_for_status().json()["prompt_id"]
 
 
 def history(sim, prompt_id):
-    entry = wait_until(lambda: httpx.get(f"{sim.url}/history/{prompt_id}").json())
+    entry = wait_until(lambda: sim.http.get(f"/history/{prompt_id}").json())
     return entry[prompt_id]
 
 
@@ -57,7 +55,7 @@ def test_a_socket_goes_deaf_when_an_older_one_of_its_id_closes(sim, listen):
     new.wait_for("progress_state", 2)
     frozen = len(old.messages)
     old.close()
-    wait_until(lambda: httpx.get(f"{sim.url}/prompt").json()["exec_info"]["queue_remaining"] == 0)
+    wait_until(lambda: sim.http.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
     assert len(old.messages) == frozen
     assert "execution_success" not in new.tokens()
     before = len(new.messages)
@@ -80,8 +78,8 @@ def test_an_interrupt_stops_the_running_prompt_at_a_step_and_spares_a_pending_on
     running = post(sim, sleeping(5, 100, 1), client_id="int")
     pending = post(sim, sleeping(0, 0, 2))
     owner.wait_for("progress:1/100")
-    httpx.post(f"{sim.url}/interrupt", json={"prompt_id": pending}).raise_for_status()
-    httpx.post(f"{sim.url}/interrupt", json={"prompt_id": running}).raise_for_status()
+    sim.http.post("/interrupt", json={"prompt_id": pending}).raise_for_status()
+    sim.http.post("/interrupt", json={"prompt_id": running}).raise_for_status()
     owner.wait_for("executing:None")
     tokens = [t for t in owner.tokens() if t != "progress_state"]
     end = tokens.index("execution_interrupted")
@@ -92,11 +90,11 @@ def test_an_interrupt_stops_the_running_prompt_at_a_step_and_spares_a_pending_on
 
 
 def test_an_interrupt_without_body_is_global_and_an_idle_one_hits_nothing(sim, listen):
-    httpx.post(f"{sim.url}/interrupt").raise_for_status()
+    sim.http.post("/interrupt").raise_for_status()
     owner = listen(sim.url, "glob")
     prompt_id = post(sim, sleeping(5, 100, 3), client_id="glob")
     owner.wait_for("progress:1/100")
-    httpx.post(f"{sim.url}/interrupt", content="not json").raise_for_status()
+    sim.http.post("/interrupt", content="not json").raise_for_status()
     assert history(sim, prompt_id)["status"]["messages"][-1][0] == "execution_interrupted"
 
 
@@ -115,7 +113,7 @@ def test_an_interrupt_during_the_last_node_is_lost(sim, listen):
     prompt_id = post(sim, graph, client_id="last")
     owner.wait_for("executing:2")
     time.sleep(0.05)  # the check comes right before the node: let it pass
-    httpx.post(f"{sim.url}/interrupt", json={"prompt_id": prompt_id})
+    sim.http.post("/interrupt", json={"prompt_id": prompt_id})
     assert history(sim, prompt_id)["status"]["status_str"] == "success"
 
 
@@ -148,7 +146,7 @@ def test_a_stuck_reader_freezes_the_events_of_all_but_neither_http_nor_the_execu
     prompt_id = post(sim, sleeping(0, 0, 9), client_id="reader")
     history(sim, prompt_id)
     began = time.monotonic()
-    httpx.get(f"{sim.url}/system_stats").raise_for_status()
+    sim.http.get("/system_stats").raise_for_status()
     assert time.monotonic() - began < 1
     assert "execution_success" not in reader.tokens()
     stuck.close()

@@ -43,6 +43,7 @@ class RunningSimulator:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.directory = directory
+        self.http = httpx.Client(base_url=self.url, trust_env=False)
         self.process: subprocess.Popen[bytes] | None = None
         self._arguments = arguments
 
@@ -73,11 +74,11 @@ class RunningSimulator:
 
     def faults(self, **faults: Any) -> None:
         """Replace all faults; call it without any to end them."""
-        httpx.post(f"{self.url}/simulator/faults", json=faults).raise_for_status()
+        self.http.post("/simulator/faults", json=faults).raise_for_status()
 
     def log(self) -> dict[str, dict[str, Any]]:
         """Give the log by prompt id: received, runs, sampled, ended…."""
-        answer = httpx.get(f"{self.url}/simulator/log").raise_for_status().json()
+        answer = self.http.get("/simulator/log").raise_for_status().json()
         return {entry["prompt_id"]: entry for entry in answer["prompts"]}
 
 
@@ -99,6 +100,7 @@ def running_simulator(
             simulator.start()
             yield simulator
         finally:
+            simulator.http.close()
             simulator.stop(signal.SIGKILL)
 
 
