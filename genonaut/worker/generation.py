@@ -9,14 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
 from genonaut.clients.comfyui import (
     Cached,
@@ -50,29 +48,18 @@ from genonaut.domain import attempts, generation
 from genonaut.domain.attempts import Claim
 from genonaut.worker import drain, pictures
 from genonaut.worker.backends import client_for, least_busy
+from genonaut.worker.held import HeldRow
 from genonaut.worker.lease import LeaseKeeper
+from genonaut.worker.progress import Reporter
 from genonaut.worker.services import Services
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 ROW_CHECK_S = 1.0
-PROGRESS_EVERY_S = 0.5
-PREVIEW_EVERY_S = 0.5
-PREVIEW_PAUSE_S = 2.0
-_ROW = select(
-    GenerationJob.lease_token,
-    GenerationJob.cancel_requested_at,
-    GenerationJob.webhook_received_at,
-    func.extract("epoch", func.now() - GenerationJob.execution_started_at).label("executing_s"),
-).where(GenerationJob.id == bindparam("id"))
-
 BACKEND_PATIENCE_S = 10.0
 """A ComfyUI that is silent for this long while we watch counts as down."""
 ELSEWHERE_AFTER_S = 30.0
 """A job whose ComfyUI is down this long is drawn anew on another one, if there is one."""
-DATABASE_PATIENCE_S = 60.0
 LOST_CONFIRM_S = 0.5
 
 
@@ -136,13 +123,12 @@ class _Attempt:
         self._held = held
         self._job = held.job
         self._lease = lease
+        self._row = HeldRow(services.database, held)
+        self._show = Reporter(self._row, services.events, held.job_id)
         self._backend: str | None = held.job.backend
         self._prompt: _Prompt | None = None
         self._started = held.job.execution_started_at is not None
         self._row_checked_at = 0.0
-        self._reported_at = 0.0
-        self._reported: dict[str, Any] | None = None
-        self._preview_at = 0.0
         self._webhook_at: datetime | None = None
         self._webhook_seen = False
 
@@ -235,9 +221,9 @@ class _Attempt:
         prompt_id = str(uuid4())
         graph = self._graph(client, prompt_id)
         prompt = _Prompt(prompt_id, graph)
-        self._write(
-            lambda session: attempts.begin_prompt(
-                session, self._held, backend=self._backend or "", prompt_id=prompt_id
+        self._row.write(
+            lambda session, held: attempts.begin_prompt(
+                session, held, backend=self._backend or "", prompt_id=prompt_id
             )
         )
         self._prompt = prompt
@@ -295,7 +281,7 @@ class _Attempt:
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > BACKEND_PATIENCE_S:
                     raise
-                self._report({"phase": "waiting_for_backend", "reason": str(error)[:300]})
+                self._show.phase("waiting_for_backend", reason=str(error)[:300])
                 located = None
             look_at = time.monotonic() + self._settings.comfyui_poll_interval_s
             if located is None:
@@ -305,11 +291,11 @@ class _Attempt:
             if located.state == "unknown":
                 raise PromptLostError("ComfyUI lost the prompt, probably in a restart")
             if located.state == "pending":
-                self._report({"phase": "queued_at_backend", "position": located.position})
+                self._show.phase("queued_at_backend", position=located.position)
             else:
                 self._note_start()
                 if listener is None:
-                    self._report({"phase": "drawing"})
+                    self._show.phase("drawing")
 
     def _hear(self, prompt: _Prompt, meter: ProgressMeter, listener: Listener | None) -> bool:
         """Take the socket's news for a moment; whether it says that the prompt ended."""
@@ -323,18 +309,18 @@ class _Attempt:
             match event:
                 case Started():
                     self._note_start()
-                    self._report_steps(meter.executing(None))
+                    self._show.steps(meter.executing(None))
                 case Cached(nodes=nodes):
                     meter.cached(nodes)
                 case Executing(node=None) | Failed() | Interrupted():
                     ended = True
                 case Executing(node=node):
-                    self._report_steps(meter.executing(node))
+                    self._show.steps(meter.executing(node))
                 case Step(node=node, value=value, max=maximum):
-                    self._report_steps(meter.step(node, value, maximum))
+                    self._show.steps(meter.step(node, value, maximum))
                 case _:
                     pass
-        self._show_preview(prompt, listener)
+        self._show.frame(listener, prompt.prompt_id)
         return ended
 
     def _finish(self, client: ComfyClient, entry: HistoryEntry) -> list[int]:
@@ -349,7 +335,7 @@ class _Attempt:
         images = output_images(entry.outputs, prompt.graph)
         if not images:
             raise WorkflowRejectedError("the workflow made no picture", code="no_output")
-        self._report({"phase": "collecting", "images": len(images)}, now=True)
+        self._show.phase("collecting", now=True, images=len(images))
         try:
             stored = pictures.collect(
                 client, self._services.storage, images, check=lambda: self._check(now=True)
@@ -360,8 +346,8 @@ class _Attempt:
             raise StorageWaitError(str(error)) from error
         details = {"backend": self._backend, "prompt_id": prompt.prompt_id}
         try:
-            return self._write(
-                lambda session: attempts.complete(session, self._held, stored, details=details)
+            return self._row.write(
+                lambda session, held: attempts.complete(session, held, stored, details=details)
             )
         except LeaseLostError:
             raise
@@ -378,84 +364,29 @@ class _Attempt:
         if not now and time.monotonic() - self._row_checked_at < ROW_CHECK_S:
             return
         self._row_checked_at = time.monotonic()
-        try:
-            with self._services.database.transaction() as session:
-                row = session.execute(_ROW, {"id": self._job.id}).one_or_none()
-        except (OperationalError, InterfaceError) as error:
-            log.warning("row_not_read", job_id=self._job.id, reason=str(error)[:200])
+        seen = self._row.glance()
+        if seen is None:
             return
-        if row is None or row.lease_token != self._held.token:
-            raise LeaseLostError(f"the lease on {self._job.id} is lost")
-        if row.cancel_requested_at is not None:
+        if seen.cancel_requested:
             raise CancelRequestedError
-        if row.webhook_received_at != self._webhook_at:
-            self._webhook_at = row.webhook_received_at
+        if seen.webhook_received_at != self._webhook_at:
+            self._webhook_at = seen.webhook_received_at
             self._webhook_seen = True
         limit_s = self._settings.comfyui_execution_timeout
-        if row.executing_s is not None and row.executing_s > limit_s:
+        if seen.executing_s is not None and seen.executing_s > limit_s:
             raise TimedOutError(f"ComfyUI took longer than {limit_s} seconds")
 
     def _note_start(self) -> None:
         if not self._started:
             self._started = True
-            self._tell(lambda session: attempts.note_execution_start(session, self._held))
-
-    # --- showing progress ----------------------------------------------------------------------
-
-    def _report_steps(self, reading: tuple[int, int]) -> None:
-        done, total = reading
-        percent = round(100 * done / total)
-        self._report({"phase": "drawing", "step": done, "steps": total, "percent": percent})
-
-    def _report(self, progress: dict[str, Any], *, now: bool = False) -> None:
-        """Write progress that is news, at most twice a second."""
-        if progress == self._reported:
-            return
-        if not now and time.monotonic() - self._reported_at < PROGRESS_EVERY_S:
-            return
-        self._reported_at, self._reported = time.monotonic(), progress
-        self._tell(lambda session: attempts.report(session, self._held, progress))
-
-    def _show_preview(self, prompt: _Prompt, listener: Listener) -> None:
-        """Pass a frame on when somebody watches; the answer to PUBLISH says whether."""
-        if time.monotonic() < self._preview_at:
-            return
-        preview = listener.take_preview()
-        if preview is None or preview.format != "jpeg":
-            return
-        if preview.prompt_id not in {None, prompt.prompt_id}:
-            return
-        watched = self._services.events.publish_preview(self._job.id, preview.data)
-        pause_s = PREVIEW_EVERY_S if watched else PREVIEW_PAUSE_S
-        self._preview_at = time.monotonic() + pause_s
-
-    def _tell(self, write: Callable[[Session], object]) -> None:
-        """Write what may be missed: the next one carries it."""
-        try:
-            with self._services.database.transaction() as session:
-                write(session)
-        except (OperationalError, InterfaceError) as error:
-            log.warning("progress_not_written", job_id=self._job.id, reason=str(error)[:200])
-
-    def _write(self, write: Callable[[Session], T]) -> T:
-        """Write what must not be missed; a database that restarts meanwhile is waited for."""
-        deadline = time.monotonic() + DATABASE_PATIENCE_S
-        while True:
-            try:
-                with self._services.database.transaction() as session:
-                    return write(session)
-            except (OperationalError, InterfaceError) as error:
-                if time.monotonic() > deadline:
-                    raise
-                log.warning("database_away", job_id=self._job.id, reason=str(error)[:200])
-                time.sleep(1)
+            self._row.tell(attempts.note_execution_start)
 
     # --- endings -------------------------------------------------------------------------------
 
     def _end(self, how: Callable[..., Any], **values: Any) -> None:
         log.info("attempt_ended", job_id=self._job.id, how=how.__name__, **values)
         try:
-            self._write(lambda session: how(session, self._held, **values))
+            self._row.write(lambda session, held: how(session, held, **values))
         except LeaseLostError:
             self._on_lease_lost()
 
