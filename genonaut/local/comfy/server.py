@@ -255,8 +255,8 @@ class Simulator:
 
     async def get_system_stats(self, request: Request) -> Response:
         """Tell what the server runs on; there is no GPU, so the figures are those of the RAM."""
-        page = os.sysconf("SC_PAGE_SIZE")
-        total, free = (os.sysconf(name) * page for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+        total = _memory("SC_PHYS_PAGES")
+        free = _memory("SC_AVPHYS_PAGES") or total  # macOS does not tell
         return as_json(
             {
                 "system": {
@@ -325,6 +325,11 @@ def _route(path: str, **by_method: Endpoint) -> Route:
         return await by_method[method](request)
 
     return Route(path, guarded(endpoint), methods=list(by_method))
+
+
+def _memory(name: str) -> int:
+    pages = os.sysconf(name) if name in os.sysconf_names else 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def _as_recorded(request: Request, error: Exception) -> Response:

@@ -135,7 +135,7 @@ def _planet(c: Canvas, centre: tuple[float, float], radius: float, angle: float)
     ball = ball.rotate(rng.uniform(-30, 30), Image.Resampling.BICUBIC, fillcolor=inks[4])
     shade = Image.radial_gradient("L").resize((size * 2, size * 2), Image.Resampling.BILINEAR)
     shade = shade.point(
-        [round(255 * min(1.0, max(0.0, (v - 55) / 115)) ** 1.3) for v in range(256)]
+        [round(255 * min(1.0, max(0.0, (v - 45) / 100)) ** 1.2) for v in range(256)]
     )
     left = round(size / 2 - math.cos(angle) * size * 0.36)
     top = round(size / 2 - math.sin(angle) * size * 0.36)

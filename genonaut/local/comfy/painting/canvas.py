@@ -1,5 +1,6 @@
 """Offer the brushes that the styles share."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -97,8 +98,12 @@ class Canvas:
     def glow(self, x: float, y: float, radius: float, colour: Colour, strength: float) -> None:
         """Add a round light that fades out towards ``radius``."""
         size = max(2, round(radius * 2))
-        curve = [round(255 * strength * (1 - level / 255) ** 2.2) for level in range(256)]
-        mask = _disc().point(curve).resize((size, size), Image.Resampling.BILINEAR)
+        # Pillow's gradient reaches 255 in the corners, not at the edges.
+        near = [max(0.0, 1 - level / 255 * math.sqrt(2)) for level in range(256)]
+        curve = [round(255 * strength * share**1.8) for share in near]
+        mask = (
+            Image.radial_gradient("L").point(curve).resize((size, size), Image.Resampling.BILINEAR)
+        )
         left, top = round(x - radius), round(y - radius)
         box = (
             max(0, left),
@@ -165,10 +170,6 @@ def soft(image: Image.Image, radius: float) -> Image.Image:
     small = image.resize(size, Image.Resampling.BOX)
     small = small.filter(ImageFilter.GaussianBlur(radius / shrink))
     return small.resize(image.size, Image.Resampling.BICUBIC)
-
-
-def _disc() -> Image.Image:
-    return Image.radial_gradient("L")
 
 
 def _rgb(pixel: object) -> Colour:
