@@ -50,6 +50,14 @@ from genonaut.worker import drain, pictures
 from genonaut.worker.backends import client_for, least_busy
 from genonaut.worker.held import HeldRow
 from genonaut.worker.lease import LeaseKeeper
+from genonaut.worker.outcomes import (
+    CancelRequestedError,
+    DrainError,
+    PromptLostError,
+    StorageWaitError,
+    TimedOutError,
+    execution_failed,
+)
 from genonaut.worker.progress import Reporter
 from genonaut.worker.services import Services
 
@@ -61,32 +69,6 @@ BACKEND_PATIENCE_S = 10.0
 ELSEWHERE_AFTER_S = 30.0
 """A job whose ComfyUI is down this long is drawn anew on another one, if there is one."""
 LOST_CONFIRM_S = 0.5
-
-
-class CancelRequestedError(Exception):
-    """The owner asked for an end."""
-
-
-class DrainError(Exception):
-    """The worker is stopping; the job goes back."""
-
-
-class PromptLostError(RetryableError):
-    """ComfyUI does not know the prompt any more: it was restarted, or its queue was cleared."""
-
-    code = "prompt_lost"
-
-
-class TimedOutError(RetryableError):
-    """The prompt executed longer than it may."""
-
-    code = "timed_out"
-
-
-class StorageWaitError(RetryableError):
-    """The pictures are ready at ComfyUI but cannot be stored now."""
-
-    code = "storage_unavailable"
 
 
 @dataclass(slots=True)
@@ -331,7 +313,7 @@ class _Attempt:
             self._check(now=True)
             raise ExecutionFailedError("the prompt was interrupted at ComfyUI", code="interrupted")
         if entry.outcome == "error":
-            raise _execution_failed(entry)
+            raise execution_failed(entry)
         images = output_images(entry.outputs, prompt.graph)
         if not images:
             raise WorkflowRejectedError("the workflow made no picture", code="no_output")
@@ -457,12 +439,3 @@ class _Attempt:
         with suppress(BackendUnavailableError), client_for(self._settings, self._backend) as client:
             if client.cancel(prompt_id) is CancelOutcome.STILL_RUNNING:
                 log.warning("prompt_still_runs", job_id=self._job.id, prompt_id=prompt_id)
-
-
-def _execution_failed(entry: HistoryEntry) -> ExecutionFailedError:
-    error = entry.error
-    if error is None:
-        return ExecutionFailedError("ComfyUI failed without saying why")
-    code = "out_of_memory" if error.is_out_of_memory else "execution_failed"
-    where = f"node {error.node_id} ({error.node_type})"
-    return ExecutionFailedError(f"{where}: {error.exception_type}: {error.message}", code=code)
