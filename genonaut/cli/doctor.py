@@ -146,7 +146,7 @@ def _processes(settings: Settings) -> list[Finding]:
     findings = []
     for name in WORKERS:
         ages = [age_s for worker, age_s in workers.items() if worker.partition("@")[0] == name]
-        findings.append(_alive(f"{name[:10]}", ages, advice))
+        findings.append(_alive(name, ages, advice))
     findings.append(_alive("beat", list(beats.values()), advice))
     return findings
 

@@ -42,7 +42,7 @@ def compose(
     reload: bool = False,
 ) -> list[Process | list[Process]]:
     """Give the processes in the order they start; an inner list starts side by side."""
-    env = _environment(settings)
+    env = {"APP_ENV": settings.app_env}
     together: list[Process] = []
     if Part.COMFY in parts and settings.uses_simulator:
         together.append(_simulator(settings, env))
@@ -60,14 +60,6 @@ def compose(
     if Part.FLOWER in parts and settings.flower_active:
         later.append(_flower(settings, env))
     return [stage for stage in (together, later) if stage]
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    return {
-        "APP_ENV": settings.app_env,
-        "C_FORCE_ROOT": "1",  # messages are JSON only: nothing of what makes root dangerous
-        "PYTHONWARNINGS": "ignore::celery.platforms.SecurityWarning",
-    }
 
 
 def _simulator(settings: Settings, env: dict[str, str]) -> Process:

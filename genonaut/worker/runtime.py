@@ -2,10 +2,12 @@
 
 import os
 import threading
+import warnings
 from typing import Any
 
 import structlog
 from celery import bootsteps, signals
+from celery.exceptions import SecurityWarning
 from sqlalchemy.exc import SQLAlchemyError
 
 from genonaut.api.config import get_settings
@@ -18,6 +20,9 @@ from genonaut.worker.reconciler import Reconciler
 from genonaut.worker.services import Services, get_services
 
 log = structlog.get_logger(__name__)
+
+# Celery warns against root because of pickle; we accept nothing but JSON.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 FORK_PATIENCE_S = 5.0
 
