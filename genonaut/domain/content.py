@@ -1,0 +1,141 @@
+"""Show what was made to those who may see it, and let its owner take it away."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, delete, exists, or_, select
+from sqlalchemy.orm import Session
+
+from genonaut.core.errors import ForbiddenError, NotFoundError
+from genonaut.db.models import ContentImage, ContentItem, GenerationJob
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A stored file that no row names any more, and when its row was made.
+
+    A file put again since then (same bytes, same key) belongs to a row that is about to be
+    committed: leave it.
+    """
+
+    storage_key: str
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What to list: ``mine`` one's own only, ``model`` a checkpoint, ``text`` in the prompt."""
+
+    mine: bool = False
+    model: str | None = None
+    text: str | None = None
+
+
+def visible_to(user_id: UUID) -> ColumnElement[bool]:
+    """Say which items a user may see: public ones and their own, whatever their role."""
+    return or_(~ContentItem.is_private, ContentItem.creator_id == user_id)
+
+
+def list_visible(
+    session: Session, user_id: UUID, wanted: Filter, *, before: int | None = None, limit: int = 50
+) -> list[ContentItem]:
+    """List what a user may see, newest first, older than the id ``before``."""
+    own = ContentItem.creator_id == user_id
+    query: Select[ContentItem] = select(ContentItem).where(
+        own if wanted.mine else visible_to(user_id)
+    )
+    if wanted.model is not None:
+        query = query.where(
+            exists().where(
+                GenerationJob.content_id == ContentItem.id,
+                GenerationJob.checkpoint_model == wanted.model,
+            )
+        )
+    if wanted.text:
+        query = query.where(ContentItem.prompt.icontains(wanted.text, autoescape=True))
+    if before is not None:
+        query = query.where(ContentItem.id < before)
+    return list(session.scalars(query.order_by(ContentItem.id.desc()).limit(limit)))
+
+
+def images_of(session: Session, items: Sequence[ContentItem]) -> dict[int, list[ContentImage]]:
+    """Give the images of each item, in batch order."""
+    images: dict[int, list[ContentImage]] = {item.id: [] for item in items}
+    if images:
+        rows = session.scalars(
+            select(ContentImage)
+            .where(ContentImage.content_id.in_(images))
+            .order_by(ContentImage.content_id, ContentImage.position)
+        )
+        for row in rows:
+            images[row.content_id].append(row)
+    return images
+
+
+def visible(session: Session, user_id: UUID, content_id: int) -> ContentItem:
+    """Give an item the user may see.
+
+    Raises: NotFoundError: it does not exist or is another user's private one.
+    """
+    item = session.scalars(
+        select(ContentItem).where(ContentItem.id == content_id, visible_to(user_id))
+    ).one_or_none()
+    if item is None:
+        raise NotFoundError("there is no such item")
+    return item
+
+
+def visible_image(session: Session, user_id: UUID, content_id: int, position: int) -> ContentImage:
+    """Give one image of an item the user may see; positions begin with 0.
+
+    Raises: NotFoundError: it does not exist or belongs to another user's private item.
+    """
+    image = session.scalars(
+        select(ContentImage)
+        .join(ContentItem, ContentItem.id == ContentImage.content_id)
+        .where(
+            ContentImage.content_id == content_id,
+            ContentImage.position == position,
+            visible_to(user_id),
+        )
+    ).one_or_none()
+    if image is None:
+        raise NotFoundError("there is no such image")
+    return image
+
+
+def delete_own(session: Session, user_id: UUID, content_id: int) -> list[Unused]:
+    """Delete an item and its images; its job stays, without a result.
+
+    Returns: the files to remove once this is committed. A file is named by the hash of its bytes,
+    so one whose image another item has too is not among them.
+
+    Raises:
+        NotFoundError: it does not exist or is another user's private one.
+        ForbiddenError: it is another user's public one.
+    """
+    item = visible(session, user_id, content_id)
+    if item.creator_id != user_id:
+        raise ForbiddenError("only its creator may delete an item")
+    images = images_of(session, [item])[item.id]
+    session.execute(
+        delete(ContentItem)
+        .where(ContentItem.id == item.id)
+        .execution_options(synchronize_session=False)
+    )
+    kept = set(
+        session.scalars(
+            select(ContentImage.sha256).where(
+                ContentImage.sha256.in_({image.sha256 for image in images})
+            )
+        )
+    )
+    keys = {
+        key: image.created_at
+        for image in images
+        if image.sha256 not in kept
+        for key in (image.storage_key, *(made["key"] for made in image.thumbnails.values()))
+    }
+    return [Unused(key, made_at) for key, made_at in keys.items()]
