@@ -58,6 +58,13 @@ class EventPublisher:
         """Send a picture of a job at work; give how many connections heard it, 0 on failure."""
         return sum(self._send([(f"{self._ns}:previews:job:{job_id}", frame)]))
 
+    def ping(self) -> bool:
+        """Whether Redis answers now."""
+        try:
+            return bool(self._client.ping())
+        except (redis.RedisError, OSError):
+            return False
+
     def after_fork(self) -> None:
         """Forget the parent's connections and locks."""
         self._client = self._connect()

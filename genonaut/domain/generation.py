@@ -271,15 +271,16 @@ def list_for(
 
 def queue_positions(session: Session, jobs: Sequence[GenerationJob]) -> dict[int, int]:
     """Count, for each pending job, its place in the queue of everyone's jobs; 1 is next."""
-    places = {}
-    for job in jobs:
-        if job.status == Status.PENDING:
-            places[job.id] = session.scalars(
-                select(func.count())
-                .select_from(GenerationJob)
-                .where(GenerationJob.status == Status.PENDING, GenerationJob.id <= job.id)
-            ).one()
-    return places
+    pending = [job.id for job in jobs if job.status == Status.PENDING]
+    if not pending:
+        return {}
+    line = (
+        select(GenerationJob.id, func.row_number().over(order_by=GenerationJob.id).label("place"))
+        .where(GenerationJob.status == Status.PENDING, GenerationJob.id <= max(pending))
+        .subquery()
+    )
+    rows = session.execute(select(line.c.id, line.c.place).where(line.c.id.in_(pending)))
+    return {row.id: row.place for row in rows}
 
 
 def request_cancel(session: Session, user_id: UUID, job_id: int) -> GenerationJob:

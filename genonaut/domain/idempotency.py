@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, InvalidInputError
-from genonaut.db.models import IdempotencyKey
+from genonaut.db.models import IdempotencyKey, WebhookReceipt
 
 KEEP = timedelta(hours=24)
 
@@ -90,3 +90,14 @@ def remember(session: Session, request: Ticket, answer: Answer) -> None:
         .values(user_id=request.user_id, key=request.key, **values)
         .on_conflict_do_update(index_elements=["user_id", "key"], set_=values)
     )
+
+
+def is_first_receipt(session: Session, signature: str) -> bool:
+    """Record a signed webhook, by its signature; False when it came before."""
+    first = session.scalar(
+        insert(WebhookReceipt)
+        .values(signature=signature)
+        .on_conflict_do_nothing()
+        .returning(WebhookReceipt.signature)
+    )
+    return first is not None

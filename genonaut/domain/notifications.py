@@ -26,6 +26,11 @@ def public(row: UserNotification) -> dict[str, Any]:
     }
 
 
+def describe(row: UserNotification) -> Event:
+    """Tell the owner of a notification that it has come."""
+    return Event("notification", row.id, 1, (f"user:{row.user_id}",), public(row), final=True)
+
+
 def notify(
     session: Session,
     user_id: UUID,
@@ -51,10 +56,7 @@ def notify(
         .returning(UserNotification)
     ).one_or_none()
     if row is not None:
-        add_event(
-            session,
-            Event("notification", row.id, 1, (f"user:{user_id}",), public(row), final=True),
-        )
+        add_event(session, describe(row))
     return row
 
 

@@ -1,0 +1,141 @@
+"""Read who is asking from a request or a socket.
+
+A bearer token, or the session cookie a page has. The browser sends a cookie by itself, also for
+another site's page, so a request that changes something must show the CSRF token too, and a socket
+must come from one of our own pages.
+"""
+
+import hmac
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from fastapi import Response
+from sqlalchemy.orm import Session
+from starlette.requests import HTTPConnection
+
+from genonaut.api.config import Settings
+from genonaut.core.errors import ForbiddenError, UnauthorizedError
+from genonaut.core.tokens import csrf_token
+from genonaut.domain import users
+from genonaut.domain.users import Principal
+
+CSRF_HEADER = "X-CSRF-Token"
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request shows of itself; nothing is checked against the database yet."""
+
+    bearer: str | None = None
+    cookie: str | None = None
+    ticket: str | None = None
+
+    def authenticate(self, session: Session) -> Principal:
+        """Find the user; the bearer token counts before the ticket, the ticket before the cookie.
+
+        Raises: UnauthorizedError: there is no valid login.
+        """
+        if self.bearer is not None:
+            return users.authenticate_token(session, self.bearer)
+        if self.ticket is not None:
+            return users.redeem(session, self.ticket, "ticket")
+        if self.cookie is not None:
+            return users.authenticate_session(session, self.cookie)
+        raise UnauthorizedError("log in with a bearer token or a session")
+
+
+def cookie_name(settings: Settings) -> str:
+    """Name the session cookie; environments on one machine share their cookies' host."""
+    return f"genonaut_{settings.app_env}_session"
+
+
+def of_request(connection: HTTPConnection, settings: Settings) -> Credentials:
+    """Read a request's login.
+
+    Raises:
+        UnauthorizedError: it has none.
+        ForbiddenError: it changes something and could be another site's doing.
+    """
+    bearer = _bearer(connection)
+    if bearer is not None:
+        return Credentials(bearer=bearer)
+    cookie = connection.cookies.get(cookie_name(settings))
+    if not cookie:
+        raise UnauthorizedError("log in with a bearer token or a session")
+    if connection.scope["method"] not in _SAFE:
+        check_origin(connection, settings)
+        check_csrf(cookie, connection.headers.get(CSRF_HEADER, ""))
+    return Credentials(cookie=cookie)
+
+
+def of_socket(connection: HTTPConnection, settings: Settings) -> Credentials:
+    """Read a socket's login: header, ticket in the query, or cookie of our own page.
+
+    Raises: ForbiddenError: it has a cookie but another site's page opened it.
+    """
+    bearer = _bearer(connection)
+    if bearer is not None:
+        return Credentials(bearer=bearer)
+    ticket = connection.query_params.get("ticket")
+    if ticket:
+        return Credentials(ticket=ticket)
+    cookie = connection.cookies.get(cookie_name(settings))
+    if cookie:
+        check_origin(connection, settings, required=True)
+    return Credentials(cookie=cookie or None)
+
+
+def _bearer(connection: HTTPConnection) -> str | None:
+    kind, _, value = connection.headers.get("authorization", "").partition(" ")
+    return value.strip() if kind.lower() == "bearer" else None
+
+
+def check_origin(connection: HTTPConnection, settings: Settings, *, required: bool = False) -> None:
+    """Refuse what a page of another site sent; programs send no Origin.
+
+    Raises: ForbiddenError: the Origin is not ours.
+    """
+    origin = connection.headers.get("origin")
+    if origin is None and not required:
+        return
+    found = urlsplit(origin or "")
+    ours = {connection.headers.get("host", ""), urlsplit(settings.base_url).netloc}
+    if found.scheme not in {"http", "https"} or found.netloc not in ours:
+        raise ForbiddenError("the request comes from another site's page", code="wrong_origin")
+
+
+def check_csrf(cookie: str, given: str) -> None:
+    """Check the token a page sends beside its cookie.
+
+    Raises: ForbiddenError: it is missing or belongs to another session.
+    """
+    if not hmac.compare_digest(csrf_token(cookie).encode(), given.encode(errors="replace")):
+        raise ForbiddenError(
+            f"a session cookie needs the matching {CSRF_HEADER} header", code="csrf_failed"
+        )
+
+
+def set_cookie(response: Response, settings: Settings, token: str) -> None:
+    """Give the browser its session."""
+    response.set_cookie(
+        cookie_name(settings),
+        token,
+        max_age=settings.session_ttl_hours * 3600,
+        path="/",
+        secure=settings.cookie_secure,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def clear_cookie(response: Response, settings: Settings) -> None:
+    """Take the session from the browser."""
+    response.delete_cookie(
+        cookie_name(settings),
+        path="/",
+        secure=settings.cookie_secure,
+        httponly=True,
+        samesite="lax",
+    )

@@ -1,0 +1,128 @@
+"""Put the API together: ``uvicorn genonaut.api.main:app``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI
+from starlette.staticfiles import StaticFiles
+
+import genonaut
+from genonaut.api import auth, errors, openapi
+from genonaut.api.config import Settings, get_settings
+from genonaut.api.deps import JobDispatcher, Services
+from genonaut.api.live import Live
+from genonaut.api.middleware import BodyLimit, Envelope, quiet_server_logs
+from genonaut.api.options import OptionsCache
+from genonaut.api.publishing import BackgroundPublisher
+from genonaut.api.routes import (
+    content,
+    generation_jobs,
+    generation_options,
+    health,
+    notifications,
+    pages,
+    session,
+    sockets,
+    webhooks,
+)
+from genonaut.clients.bus import EventPublisher, EventSubscriber
+from genonaut.clients.storage import LocalStorage
+from genonaut.db.session import Database
+from genonaut.worker.dispatch import Dispatcher
+
+WEB = Path(__file__).parent / "web"
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    database: Database | None = None,
+    dispatcher: JobDispatcher | None = None,
+) -> FastAPI:
+    """Make the application; nothing is contacted before it is started.
+
+    A database or dispatcher that is given stays the caller's to close.
+    """
+    settings = settings or get_settings()
+    own_database = database is None
+    if database is None:
+        database = Database.connect(settings.database_url, pool_size=settings.database_pool_size)
+    events = EventPublisher(settings.redis_url, settings.redis_ns)
+    services = Services(
+        settings=settings,
+        database=database,
+        publisher=events,
+        dispatcher=dispatcher or Dispatcher(database, settings),
+        storage=LocalStorage(
+            settings.storage_path, min_free_bytes=settings.storage_min_free_mb * 2**20
+        ),
+        options=OptionsCache(settings),
+        live=Live(database, EventSubscriber(settings.redis_url, settings.redis_ns)),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with _running(services, own_database=own_database):
+            yield
+
+    app = FastAPI(
+        title="Genonaut",
+        version=genonaut.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    errors.install(app)
+    openapi.install(app, auth.cookie_name(settings))
+    app.add_middleware(BodyLimit, max_bytes=settings.api_max_body_kb * 1024)
+    app.add_middleware(Envelope)
+    resources = APIRouter(prefix="/api/v1")
+    for module in (generation_jobs, generation_options, content, notifications, session):
+        resources.include_router(module.router)
+    app.include_router(resources)
+    for root in (health, webhooks, sockets, pages):
+        app.include_router(root.router)
+    app.mount("/assets", StaticFiles(directory=WEB / "assets"), name="assets")
+    return app
+
+
+@asynccontextmanager
+async def _running(services: Services, *, own_database: bool) -> AsyncIterator[None]:
+    quiet_server_logs()
+    # As many requests work at once as there are connections; more would wait for one anyway.
+    to_thread.current_default_thread_limiter().total_tokens = services.settings.database_pool_size
+    publisher = BackgroundPublisher(services.publisher)
+    sinks = [services.dispatcher.on_events, publisher.on_events]
+    publisher.start()
+    services.dispatcher.start()
+    services.database.sinks.extend(sinks)
+    services.options.get(wait_s=0)
+    await services.live.start()
+    try:
+        yield
+    finally:
+        await services.live.stop()
+        for sink in sinks:
+            services.database.sinks.remove(sink)
+        services.dispatcher.stop()
+        publisher.stop()
+        if own_database:
+            services.database.close()
+
+
+@lru_cache(maxsize=1)
+def _process_app() -> FastAPI:
+    return create_app()
+
+
+def __getattr__(name: str) -> Any:
+    """Make ``app`` on first use, so that importing this module reads and contacts nothing."""
+    if name == "app":
+        return _process_app()
+    raise AttributeError(name)

@@ -1,0 +1,64 @@
+"""Complete the OpenAPI document with what the routes share."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from genonaut.api.answers import Problem
+
+TAGS = [
+    {"name": "generation jobs", "description": "Ask for pictures and follow them."},
+    {"name": "content", "description": "What was made."},
+    {"name": "notifications", "description": "What a user is told."},
+    {"name": "session", "description": "Logging in; every other call wants a login."},
+    {"name": "health", "description": "For monitors; no login."},
+    {"name": "webhooks", "description": "For what stands beside ComfyUI; signed."},
+]
+PUBLIC = frozenset({"logIn", "livez", "readyz", "health", "receiveComfyuiWebhook"})
+"""Operations without a login."""
+
+_DESCRIPTION = """Turn prompts into pictures with ComfyUI.
+
+Errors are problems (RFC 9457). Lists are pages: follow `Link: rel="next"` or `next_cursor`.
+Changes are sent over WebSockets at `/ws/jobs/{id}` and `/ws/me`; see the project's `docs/live.md`.
+"""
+
+
+def install(app: FastAPI, cookie_name: str) -> None:
+    """Make ``app.openapi`` give the completed document, made once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(app, cookie_name)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _complete(app: FastAPI, cookie_name: str) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=_DESCRIPTION,
+        routes=app.routes,
+        tags=TAGS,
+    )
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(schemas["Problem"].pop("$defs", {}))
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API token."},
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": cookie_name,
+            "description": "A browser session; changes also need the X-CSRF-Token header.",
+        },
+    }
+    for path in document["paths"].values():
+        for operation in path.values():
+            if operation["operationId"] not in PUBLIC:
+                operation["security"] = [{"bearer": []}, {"session": []}]
+    return document

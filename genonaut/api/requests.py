@@ -1,0 +1,156 @@
+"""Say what bodies may hold; what does not fit is a 422 that names the field."""
+
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from genonaut.core import workflow
+from genonaut.core.errors import InvalidInputError
+from genonaut.domain.generation import MAX_SEED, NewJob
+
+MAX_PROMPT = 20_000
+MAX_WORKFLOW_BYTES = 1_048_576
+
+_PATH_TRICKS = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
+
+
+def _storable(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain NUL characters")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+def _model_name(value: str) -> str:
+    if not value.strip() or any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise ValueError("must not be blank or contain control characters")
+    if _PATH_TRICKS.search(value):
+        raise ValueError("must be a name, not a path that leaves the models folder")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+ModelName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_model_name)]
+OptionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")]
+Side = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
+Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """Refuse fields nobody asked for, and values that are only nearly of the right type."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class LoraRequest(Body):
+    """A LoRA, and how strongly it bends the model and the text encoder."""
+
+    name: ModelName = Field(description="As `GET /generation-options` lists it.")
+    strength_model: Strength = Field(default=1.0, description="Weight on the image model.")
+    strength_clip: Strength = Field(default=1.0, description="Weight on the text encoder.")
+
+
+class SamplerRequest(Body):
+    """How the picture is sampled; what is left out takes the usual value."""
+
+    seed: int | None = Field(
+        default=None, ge=0, le=MAX_SEED, description="Left out: one is chosen and kept."
+    )
+    steps: int | None = Field(default=None, ge=1, le=150, description="Sampling steps.")
+    cfg: float | None = Field(
+        default=None, ge=0, le=30, allow_inf_nan=False, description="Weight of the prompt."
+    )
+    sampler_name: OptionName | None = Field(default=None, description="Such as `euler`.")
+    scheduler: OptionName | None = Field(default=None, description="Such as `normal`.")
+    denoise: float | None = Field(
+        default=None, ge=0, le=1, allow_inf_nan=False, description="1 draws from noise alone."
+    )
+
+
+class JobRequest(Body):
+    """A request for pictures: a prompt with settings, or with a ComfyUI workflow of one's own."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "prompt": "a lighthouse in a storm, oil painting",
+                "negative_prompt": "blurry",
+                "width": 768,
+                "height": 512,
+                "batch_size": 2,
+                "sampler_params": {"steps": 24, "cfg": 6.5, "sampler_name": "euler"},
+            }
+        },
+    )
+
+    prompt: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT), AfterValidator(_not_blank)]
+    negative_prompt: Annotated[Text, Field(max_length=MAX_PROMPT)] | None = None
+    checkpoint_model: ModelName | None = Field(
+        default=None, description="Left out: the first the server has."
+    )
+    lora_models: list[LoraRequest] = Field(default=[], max_length=10)
+    width: Side = Field(default=512, description="Pixels, a multiple of 8.")
+    height: Side = Field(default=512, description="Pixels, a multiple of 8.")
+    batch_size: int = Field(default=1, ge=1, le=8, description="Pictures to make.")
+    sampler_params: SamplerRequest = SamplerRequest()
+    workflow: dict[str, Any] | None = Field(
+        default=None,
+        description="A graph in ComfyUI's API format; it replaces the settings above.",
+    )
+    is_private: bool = Field(default=False, description="Whether only you may see the result.")
+
+    @field_validator("workflow")
+    @classmethod
+    def _is_a_graph(cls, graph: dict[str, Any] | None) -> dict[str, Any] | None:
+        if graph is None:
+            return None
+        try:
+            workflow.check_shape(graph)
+        except InvalidInputError as error:
+            raise ValueError(str(error)) from error
+        if len(json.dumps(graph)) > MAX_WORKFLOW_BYTES:
+            raise ValueError(f"the workflow is larger than {MAX_WORKFLOW_BYTES // 1024} KiB")
+        return graph
+
+    def to_job(self) -> NewJob:
+        """Give the request to the domain."""
+        return NewJob(
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            checkpoint_model=self.checkpoint_model,
+            lora_models=tuple(lora.model_dump() for lora in self.lora_models),
+            width=self.width,
+            height=self.height,
+            batch_size=self.batch_size,
+            sampler_params=self.sampler_params.model_dump(exclude_none=True),
+            workflow=self.workflow,
+            is_private=self.is_private,
+        )
+
+
+class ReadRequest(Body):
+    """Mark a notification."""
+
+    read: bool
+
+
+class LoginRequest(Body):
+    """Exchange an API token for a session cookie."""
+
+    token: str = Field(min_length=1, max_length=200)
+
+
+class WebhookBody(BaseModel):
+    """What the sender beside ComfyUI says; other fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompt_id: Annotated[Text, Field(min_length=1, max_length=255)]

@@ -1,0 +1,1 @@
+"""Hold the endpoints, one file per resource."""

@@ -1,0 +1,204 @@
+"""Show what was made, send its pictures, and let its owner take it away."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from genonaut.api import answers, files, pagination
+from genonaut.api.answers import CHANGING, READING, Documented, problems
+from genonaut.api.deps import CallerDep, Id, ServicesDep
+from genonaut.api.files import Picture
+from genonaut.api.pagination import CursorParam, LimitParam
+from genonaut.clients.storage import Storage
+from genonaut.core.errors import GenonautError, InvalidInputError, NotFoundError
+from genonaut.core.image_containers import EXTENSIONS
+from genonaut.db.models import ContentImage, ContentItem
+from genonaut.db.session import on_commit
+from genonaut.domain import content
+from genonaut.domain.content import Filter, Unused
+
+log = structlog.get_logger(__name__)
+
+router = APIRouter(prefix="/content", tags=["content"])
+
+Position = Annotated[int, Path(ge=0, le=999, description="From 0, in batch order.")]
+Size = Annotated[int, Path(ge=1, le=4096, description="Longer edge, pixels, as the item lists it.")]
+
+_PICTURE: Documented = {
+    200: {"content": {"image/*": {}}, "description": "The picture."},
+    206: {"content": {"image/*": {}}, "description": "The range asked for."},
+    304: {"description": "The client has it already."},
+    **READING,
+    **problems(404, 416),
+}
+
+
+@router.get(
+    "",
+    operation_id="listContent",
+    responses={200: {"model": answers.ContentPage}, **READING},
+)
+def list_content(
+    request: Request,
+    caller: CallerDep,
+    mine: Annotated[bool, Query(description="One's own only.")] = False,
+    model: Annotated[str | None, Query(max_length=255, description="Checkpoint.")] = None,
+    q: Annotated[str | None, Query(max_length=200, description="Part of the prompt.")] = None,
+    limit: LimitParam = 50,
+    cursor: CursorParam = None,
+) -> Response:
+    """List public items and one's own, newest first."""
+    before = pagination.decode(cursor)
+    for name, value in (("model", model), ("q", q)):
+        if value is not None and "\0" in value:
+            raise InvalidInputError("must not contain NUL characters", field=name)
+    with caller.transaction() as (session, who):
+        wanted = Filter(mine=mine, model=model, text=q)
+        items = content.list_visible(session, who.user_id, wanted, before=before, limit=limit + 1)
+        images = content.images_of(session, items)
+    return pagination.page(
+        request, items, limit, lambda item: shown(item, images[item.id], who.user_id)
+    )
+
+
+@router.get(
+    "/{content_id}",
+    operation_id="readContent",
+    responses={200: {"model": answers.Content}, **READING, **problems(404)},
+)
+def read(content_id: Id, caller: CallerDep) -> Response:
+    """Read an item one may see."""
+    with caller.transaction() as (session, who):
+        item = content.visible(session, who.user_id, content_id)
+        images = content.images_of(session, [item])[item.id]
+    return JSONResponse(shown(item, images, who.user_id))
+
+
+@router.delete(
+    "/{content_id}",
+    status_code=204,
+    operation_id="deleteContent",
+    responses={**CHANGING, **problems(404)},
+)
+def delete(content_id: Id, caller: CallerDep, services: ServicesDep) -> Response:
+    """Delete one's own item, its images and their files."""
+    with caller.transaction() as (session, who):
+        unused = content.delete_own(session, who.user_id, content_id)
+        on_commit(session, lambda: _remove(services.storage, unused))
+    return Response(status_code=204)
+
+
+@router.head("/{content_id}/images/{position}", include_in_schema=False)
+@router.get(
+    "/{content_id}/images/{position}",
+    operation_id="readImage",
+    response_class=Response,
+    responses=_PICTURE,
+)
+def image(
+    request: Request, content_id: Id, position: Position, caller: CallerDep, services: ServicesDep
+) -> Response:
+    """Send a picture. It never changes, so it may be kept; `Range` and `If-None-Match` work."""
+    with caller.transaction() as (session, who):
+        row = content.visible_image(session, who.user_id, content_id, position)
+    picture = Picture(
+        storage_key=row.storage_key,
+        etag=row.sha256,
+        mime=row.mime,
+        filename=f"genonaut-{content_id}-{position}{PurePosixPath(row.storage_key).suffix}",
+        immutable=True,
+    )
+    return files.respond(services.storage, picture, request.headers, request.method)
+
+
+@router.head("/{content_id}/images/{position}/thumbnails/{size}", include_in_schema=False)
+@router.get(
+    "/{content_id}/images/{position}/thumbnails/{size}",
+    operation_id="readThumbnail",
+    response_class=Response,
+    responses=_PICTURE,
+)
+def thumbnail(
+    request: Request,
+    content_id: Id,
+    position: Position,
+    size: Size,
+    caller: CallerDep,
+    services: ServicesDep,
+    v: Annotated[str | None, Query(max_length=64, description="As the item's URL has it.")] = None,
+) -> Response:
+    """Send a thumbnail. It may be made anew, so only the versioned URL is kept for long."""
+    with caller.transaction() as (session, who):
+        row = content.visible_image(session, who.user_id, content_id, position)
+    made = row.thumbnails.get(str(size))
+    if made is None:
+        raise NotFoundError("there is no thumbnail of that size")
+    key = PurePosixPath(made["key"])
+    picture = Picture(
+        storage_key=made["key"],
+        etag=key.stem,
+        mime=_TYPES.get(key.suffix, "application/octet-stream"),
+        filename=f"genonaut-{content_id}-{position}-{size}{key.suffix}",
+        immutable=v == _version(made),
+    )
+    return files.respond(services.storage, picture, request.headers, request.method)
+
+
+_TYPES = {f".{extension}": mime for mime, extension in EXTENSIONS.items()}
+
+
+def shown(item: ContentItem, images: list[ContentImage], user_id: UUID) -> dict[str, Any]:
+    """Give what a user who may see an item sees of it."""
+    return {
+        "id": item.id,
+        "title": item.title,
+        "prompt": item.prompt,
+        "creator_id": str(item.creator_id),
+        "is_mine": item.creator_id == user_id,
+        "is_private": item.is_private,
+        "quality_score": item.quality_score,
+        "metadata": item.item_metadata,
+        "created_at": item.created_at.isoformat(),
+        "images": [_shown_image(image) for image in images],
+    }
+
+
+def _shown_image(image: ContentImage) -> dict[str, Any]:
+    url = f"/api/v1/content/{image.content_id}/images/{image.position}"
+    return {
+        "position": image.position,
+        "url": url,
+        "mime": image.mime,
+        "width": image.width,
+        "height": image.height,
+        "bytes": image.bytes,
+        "sha256": image.sha256,
+        "thumbnails": {
+            size: {
+                "url": f"{url}/thumbnails/{size}?v={_version(made)}",
+                "width": made["width"],
+                "height": made["height"],
+            }
+            for size, made in sorted(image.thumbnails.items(), key=lambda entry: int(entry[0]))
+        },
+    }
+
+
+def _version(made: dict[str, Any]) -> str:
+    return PurePosixPath(made["key"]).stem[:12]
+
+
+def _remove(storage: Storage, unused: list[Unused]) -> None:
+    """Remove files no row names; what fails, or was put again meanwhile, is left to the sweep."""
+    for file in unused:
+        try:
+            if storage.stat(file.storage_key).modified_at <= file.made_at:
+                storage.delete(file.storage_key)
+        except NotFoundError:
+            continue
+        except GenonautError as error:
+            log.warning("file_not_removed", key=file.storage_key, error=str(error))

@@ -1,0 +1,113 @@
+"""Say whether the process lives, may be given requests, and how the whole is."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from fastapi import APIRouter
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import JSONResponse, Response
+
+from genonaut.api import answers
+from genonaut.api.config import ROOT
+from genonaut.api.deps import Services, ServicesDep
+from genonaut.db.models import Heartbeat
+
+router = APIRouter(tags=["health"])
+
+_SILENT_AFTER = timedelta(seconds=60)
+_UNREADY: dict[int | str, dict[str, Any]] = {
+    503: {"model": answers.Health, "description": "Something it needs is not there."}
+}
+
+Check = Callable[[Services], str]
+
+
+@router.get("/livez", operation_id="livez", responses={200: {"model": answers.Alive}})
+async def livez() -> Response:
+    """Answer; nothing else is touched."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get(
+    "/readyz", operation_id="readyz", responses={200: {"model": answers.Health}, **_UNREADY}
+)
+def readyz(services: ServicesDep) -> Response:
+    """Say whether database, migrations and Redis are as they should be."""
+    found = {name: _run(check, services) for name, check in _NEEDED.items()}
+    ready = all(check["ok"] for check in found.values())
+    return JSONResponse(
+        {"status": "ok" if ready else "down", "checks": found}, 200 if ready else 503
+    )
+
+
+@router.get(
+    "/health", operation_id="health", responses={200: {"model": answers.Health}, **_UNREADY}
+)
+def health(services: ServicesDep) -> Response:
+    """Summarise: `down` without the database, `degraded` when another part is missing."""
+    found = {name: _run(check, services) for name, check in {**_NEEDED, **_WANTED}.items()}
+    if not found["database"]["ok"]:
+        status = "down"
+    else:
+        status = "ok" if all(check["ok"] for check in found.values()) else "degraded"
+    return JSONResponse({"status": status, "checks": found}, 503 if status == "down" else 200)
+
+
+class _Wrong(Exception):  # noqa: N818 - the outcome of a check, not an error
+    """Say in public words what is wrong."""
+
+
+def _run(check: Check, services: Services) -> dict[str, Any]:
+    try:
+        return {"ok": True, "detail": check(services)}
+    except _Wrong as wrong:
+        return {"ok": False, "detail": str(wrong)}
+    except SQLAlchemyError:
+        return {"ok": False, "detail": "does not answer"}
+
+
+def _database(services: Services) -> str:
+    with services.database.transaction() as session:
+        session.execute(select(1))
+    return "answers"
+
+
+def _migrations(services: Services) -> str:
+    with services.database.transaction() as session:
+        current = set(MigrationContext.configure(session.connection()).get_current_heads())
+    if current != _expected_heads():
+        raise _Wrong("the database is not at the newest revision; run the migrations")
+    return "up to date"
+
+
+@lru_cache(maxsize=1)
+def _expected_heads() -> set[str]:
+    return set(ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini"))).get_heads())
+
+
+def _redis(services: Services) -> str:
+    if not services.publisher.ping():
+        raise _Wrong("does not answer")
+    return "answers"
+
+
+def _workers(services: Services) -> str:
+    with services.database.transaction() as session:
+        alive = session.scalars(
+            select(func.count())
+            .select_from(Heartbeat)
+            .where(Heartbeat.kind == "worker", Heartbeat.seen_at > func.now() - _SILENT_AFTER)
+        ).one()
+    if not alive:
+        raise _Wrong("none has been seen for a minute")
+    return f"{alive} at work"
+
+
+_NEEDED: dict[str, Check] = {"database": _database, "migrations": _migrations, "redis": _redis}
+_WANTED: dict[str, Check] = {"workers": _workers}

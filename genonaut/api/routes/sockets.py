@@ -1,0 +1,190 @@
+"""Serve the WebSockets: one job, or everything of one's own."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from genonaut.api import auth
+from genonaut.api.auth import Credentials
+from genonaut.api.deps import Services
+from genonaut.api.live import Mailbox, snapshot_text
+from genonaut.core.errors import ForbiddenError, UnauthorizedError
+from genonaut.db.models import GenerationJob
+from genonaut.domain import generation, notifications
+from genonaut.domain.lifecycle import FINAL, UNFINISHED
+
+router = APIRouter()
+
+T = TypeVar("T")
+
+DONE = 1000
+TRY_AGAIN = 1013
+NO_LOGIN = 4401
+NOT_YOURS = 4403
+UNKNOWN = 4404
+
+_SEND_TIMEOUT_S = 30.0
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_SNAPSHOT_JOBS = 200
+
+
+class _Refused(Exception):  # noqa: N818 - an answer, not a failure
+    """Close the socket with a code and a reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The first message, what it makes known to the socket, and whether it is also the last."""
+
+    text: str
+    known: tuple[tuple[str, int, int, bool], ...]
+    final: bool = False
+
+
+@router.websocket("/ws/jobs/{job_id}")
+async def job_socket(socket: WebSocket, job_id: str) -> None:
+    """Send a job's state and every change of it, and with `?previews=1` pictures of it at work."""
+    services: Services = socket.app.state.services
+    previews = socket.query_params.get("previews") in {"1", "true"}
+    await socket.accept()
+    try:
+        credentials = _credentials(socket, services)
+        wanted = int(job_id) if _DIGITS.fullmatch(job_id) else 0
+
+        def enter(session: Session) -> None:
+            who = credentials.authenticate(session)
+            job = session.get(GenerationJob, wanted)
+            if job is None:
+                raise _Refused(UNKNOWN, "there is no such job")
+            if job.user_id != who.user_id:
+                raise _Refused(NOT_YOURS, "this job is another user's")
+
+        def snapshot(session: Session) -> _Snapshot:
+            job = session.get_one(GenerationJob, wanted)
+            final = job.status in FINAL
+            text = snapshot_text(job.id, job.version, generation.public(job), final=final)
+            return _Snapshot(text, (("job", job.id, job.version, final),), final)
+
+        await _read(services, enter)
+        async with services.live.watching(
+            f"job:{wanted}", previews_of=wanted if previews else None
+        ) as mailbox:
+            await _serve(socket, services, mailbox, snapshot, until_final=True)
+    except _Refused as refused:
+        await _close(socket, refused.code, str(refused))
+
+
+@router.websocket("/ws/me")
+async def my_socket(socket: WebSocket) -> None:
+    """Send one's unfinished jobs and unread count, then every change and notification."""
+    services: Services = socket.app.state.services
+    await socket.accept()
+    try:
+        who = await _read(services, _credentials(socket, services).authenticate)
+
+        def snapshot(session: Session) -> _Snapshot:
+            jobs = generation.list_for(
+                session, who.user_id, statuses=tuple(UNFINISHED), limit=_SNAPSHOT_JOBS
+            )
+            data: dict[str, Any] = {
+                "jobs": [generation.public(job) for job in jobs],
+                "unread": notifications.unread_count(session, who.user_id),
+            }
+            known = tuple(("job", job.id, job.version, False) for job in jobs)
+            return _Snapshot(snapshot_text(None, 0, data, final=False), known)
+
+        async with services.live.watching(f"user:{who.user_id}") as mailbox:
+            await _serve(socket, services, mailbox, snapshot, until_final=False)
+    except _Refused as refused:
+        await _close(socket, refused.code, str(refused))
+
+
+def _credentials(socket: WebSocket, services: Services) -> Credentials:
+    try:
+        return auth.of_socket(socket, services.settings)
+    except ForbiddenError as error:
+        raise _Refused(NOT_YOURS, str(error)) from error
+
+
+async def _read(services: Services, work: Callable[[Session], T]) -> T:
+    try:
+        return await services.live.read(work)
+    except UnauthorizedError as error:
+        raise _Refused(NO_LOGIN, str(error)) from error
+    except SQLAlchemyError as error:
+        raise _Refused(TRY_AGAIN, "the database does not answer") from error
+
+
+async def _serve(
+    socket: WebSocket,
+    services: Services,
+    mailbox: Mailbox,
+    snapshot: Callable[[Session], _Snapshot],
+    *,
+    until_final: bool,
+) -> None:
+    """Send the snapshot and what follows, until the client leaves or there is no more to say."""
+    first = await _read(services, snapshot)
+    for kind, row_id, version, final in first.known:
+        mailbox.know(kind, row_id, version, final=final)
+    sending = asyncio.create_task(_send(socket, mailbox, first, until_final=until_final))
+    leaving = asyncio.create_task(_until_left(socket))
+    try:
+        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        for task in (sending, leaving):
+            task.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+
+
+async def _send(
+    socket: WebSocket, mailbox: Mailbox, first: _Snapshot, *, until_final: bool
+) -> None:
+    try:
+        await _in_time(socket.send_text(first.text))
+        ended = until_final and first.final
+        while not ended:
+            item = await mailbox.take()
+            if item is None:
+                raise _Refused(TRY_AGAIN, "too slow; connect again for a snapshot")
+            if isinstance(item, bytes):
+                await _in_time(socket.send_bytes(item))
+            else:
+                await _in_time(socket.send_text(item.text))
+                ended = until_final and item.final
+        await _close(socket, DONE, "the job has ended")
+    except TimeoutError as error:
+        raise _Refused(TRY_AGAIN, "too slow; connect again for a snapshot") from error
+    except WebSocketDisconnect:
+        return
+
+
+async def _in_time(sending: Awaitable[None]) -> None:
+    async with asyncio.timeout(_SEND_TIMEOUT_S):
+        await sending
+
+
+async def _until_left(socket: WebSocket) -> None:
+    """Wait for the client to leave; what it says meanwhile is ignored."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def _close(socket: WebSocket, code: int, reason: str) -> None:
+    with suppress(
+        WebSocketDisconnect, RuntimeError, TimeoutError
+    ):  # it may have left in this moment
+        await _in_time(socket.close(code, reason[:120]))

@@ -1,0 +1,187 @@
+"""The API as it is served: uvicorn in a thread, real PostgreSQL and Valkey, and its clients."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+import pytest
+import uvicorn
+
+from genonaut.api.config import Settings
+from genonaut.api.main import create_app
+from genonaut.core.events import Event
+from genonaut.db.session import Database
+from genonaut.domain import users
+from genonaut.domain.users import Role
+from tests.support.database import empty, migrate, sqlalchemy_url
+from tests.support.servers import RunningPostgres, RunningValkey, running_postgres, running_valkey
+
+WEBHOOK_SECRET = "a-secret-of-the-webhook"
+
+
+class Dispatched:
+    """Stands where the queue's dispatcher does, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def on_events(self, events: list[Event]) -> None:
+        self.events += events
+
+
+@dataclass
+class Account:
+    id: UUID
+    username: str
+    token: str
+    client: httpx.Client
+
+
+@dataclass
+class Api:
+    url: str
+    settings: Settings
+    dispatched: Dispatched
+
+    @property
+    def ws(self) -> str:
+        return self.url.replace("http://", "ws://")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[RunningPostgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[RunningValkey]:
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres: RunningPostgres) -> str:
+    url = sqlalchemy_url(postgres.url("genonaut_api"))
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def make_settings(database_url, valkey, tmp_path_factory) -> Callable[..., Settings]:
+    def make(**overrides) -> Settings:
+        values = {
+            "app_env": "test",
+            "database_url_test": database_url,
+            "redis_url_test": valkey.url(3),
+            "redis_ns_test": "genonaut_apitest",
+            "storage_dir": tmp_path_factory.mktemp("storage"),
+            "comfyui_url": "http://127.0.0.1:9",
+            "comfyui_webhook_secret": WEBHOOK_SECRET,
+            "jobs_per_minute": 100_000,
+            "jobs_unfinished_max": 100_000,
+            "storage_min_free_mb": 0,
+            **overrides,
+        }
+        return Settings(**values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def serve(postgres, valkey) -> Iterator[Callable[[Settings], Api]]:
+    """Serve the application in a thread until the end of the session."""
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(settings: Settings) -> Api:
+        dispatched = Dispatched()
+        app = create_app(settings, dispatcher=dispatched)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                port=0,
+                log_level="warning",
+                ws="websockets-sansio",
+                lifespan="on",
+                timeout_graceful_shutdown=3,
+            )
+        )
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.append((server, thread))
+        port = server.servers[0].sockets[0].getsockname()[1]
+        return Api(f"http://127.0.0.1:{port}", settings, dispatched)
+
+    yield start
+    for server, _ in running:
+        server.should_exit = True
+    for _, thread in running:
+        thread.join(timeout=10)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+@pytest.fixture(scope="session")
+def api(serve, make_settings) -> Api:
+    return serve(make_settings())
+
+
+@pytest.fixture(scope="session")
+def api_database(database_url) -> Iterator[Database]:
+    made = Database.connect(database_url, pool_size=5)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def database(api_database) -> Iterator[Database]:
+    yield api_database
+    empty(api_database.engine)
+
+
+@pytest.fixture
+def make_account(api: Api, database: Database) -> Iterator[Callable[..., Account]]:
+    clients: list[httpx.Client] = []
+
+    def make(username: str, role: Role = Role.USER, *, at: Api = api) -> Account:
+        with database.transaction() as session:
+            user = users.create_user(session, username, role=role)
+            token = users.issue_token(session, user.id, name="test")
+        client = httpx.Client(
+            base_url=at.url, headers={"Authorization": f"Bearer {token}"}, timeout=15
+        )
+        clients.append(client)
+        return Account(user.id, username, token, client)
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def ada(make_account) -> Account:
+    return make_account("ada")
+
+
+@pytest.fixture
+def bob(make_account) -> Account:
+    return make_account("bob")
+
+
+@pytest.fixture
+def anyone(api: Api) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=api.url, timeout=15) as client:
+        yield client
