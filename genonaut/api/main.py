@@ -31,6 +31,7 @@ from genonaut.api.routes import (
 )
 from genonaut.clients.bus import EventPublisher, EventSubscriber
 from genonaut.clients.storage import LocalStorage
+from genonaut.core.log import configure_logging
 from genonaut.db.session import Database
 from genonaut.worker.dispatch import Dispatcher
 
@@ -118,7 +119,9 @@ async def _running(services: Services, *, own_database: bool) -> AsyncIterator[N
 
 @lru_cache(maxsize=1)
 def _process_app() -> FastAPI:
-    return create_app()
+    settings = get_settings()
+    configure_logging(settings.log_level, as_json=settings.log_json)
+    return create_app(settings)
 
 
 def __getattr__(name: str) -> Any:

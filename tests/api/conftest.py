@@ -9,15 +9,17 @@ from uuid import UUID
 import httpx
 import pytest
 import uvicorn
+from sqlalchemy import text
 
 from genonaut.api.config import Settings
 from genonaut.api.main import create_app
 from genonaut.core.events import Event
+from genonaut.db.models import Base
 from genonaut.db.session import Database
 from genonaut.domain import users
 from genonaut.domain.users import Role
-from tests.support.database import empty, migrate, sqlalchemy_url
-from tests.support.servers import RunningPostgres, RunningValkey, running_postgres, running_valkey
+from tests.support.database import TEMPLATE, new_database
+from tests.support.servers import RunningPostgres
 
 WEBHOOK_SECRET = "a-secret-of-the-webhook"
 
@@ -58,31 +60,18 @@ class Api:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as server:
-        yield server
+def api_database_url(postgres: RunningPostgres) -> Iterator[str]:
+    with new_database(postgres, template=TEMPLATE) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Iterator[RunningValkey]:
-    with running_valkey() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def database_url(postgres: RunningPostgres) -> str:
-    url = sqlalchemy_url(postgres.url("genonaut_api"))
-    migrate(url)
-    return url
-
-
-@pytest.fixture(scope="session")
-def make_settings(database_url, valkey, tmp_path_factory) -> Callable[..., Settings]:
+def api_settings(api_database_url, valkey_server, tmp_path_factory) -> Callable[..., Settings]:
     def make(**overrides) -> Settings:
         values = {
             "app_env": "test",
-            "database_url_test": database_url,
-            "redis_url_test": valkey.url(3),
+            "database_url_test": api_database_url,
+            "redis_url_test": valkey_server.url(3),
             "redis_ns_test": "genonaut_apitest",
             "storage_dir": tmp_path_factory.mktemp("storage"),
             "comfyui_url": "http://127.0.0.1:9",
@@ -98,7 +87,7 @@ def make_settings(database_url, valkey, tmp_path_factory) -> Callable[..., Setti
 
 
 @pytest.fixture(scope="session")
-def serve(postgres, valkey) -> Iterator[Callable[[Settings], Api]]:
+def serve(api_database_url, valkey_server) -> Iterator[Callable[[Settings], Api]]:
     """Serve the application in a thread until the end of the session."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
@@ -135,21 +124,25 @@ def serve(postgres, valkey) -> Iterator[Callable[[Settings], Api]]:
 
 
 @pytest.fixture(scope="session")
-def api(serve, make_settings) -> Api:
-    return serve(make_settings())
+def api(serve, api_settings) -> Api:
+    return serve(api_settings())
 
 
 @pytest.fixture(scope="session")
-def api_database(database_url) -> Iterator[Database]:
-    made = Database.connect(database_url, pool_size=5)
+def api_database(api_database_url: str) -> Iterator[Database]:
+    made = Database.connect(api_database_url, pool_size=5)
     yield made
     made.close()
 
 
 @pytest.fixture
-def database(api_database) -> Iterator[Database]:
+def database(api_database: Database) -> Iterator[Database]:
+    """The API's own database, emptied after the test without cutting off the API."""
     yield api_database
-    empty(api_database.engine)
+    with api_database.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for table in Base.metadata.sorted_tables:
+            connection.execute(table.delete())
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Say whether the process lives, may be given requests, and how the whole is."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -9,18 +8,18 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from fastapi import APIRouter
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
 from genonaut.api import answers
 from genonaut.api.config import ROOT
 from genonaut.api.deps import Services, ServicesDep
-from genonaut.db.models import Heartbeat
+from genonaut.domain import heartbeats
 
 router = APIRouter(tags=["health"])
 
-_SILENT_AFTER = timedelta(seconds=60)
+_SILENT_AFTER_S = 60
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": answers.Health, "description": "Something it needs is not there."}
 }
@@ -99,11 +98,8 @@ def _redis(services: Services) -> str:
 
 def _workers(services: Services) -> str:
     with services.database.transaction() as session:
-        alive = session.scalars(
-            select(func.count())
-            .select_from(Heartbeat)
-            .where(Heartbeat.kind == "worker", Heartbeat.seen_at > func.now() - _SILENT_AFTER)
-        ).one()
+        ages = heartbeats.ages(session, kind="worker")
+    alive = sum(age_s < _SILENT_AFTER_S for age_s in ages.values())
     if not alive:
         raise _Wrong("none has been seen for a minute")
     return f"{alive} at work"
