@@ -132,7 +132,8 @@ $(READY): pyproject.toml uv.lock
 			|| $(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) \
 			|| say "pip could not install uv $(UV_VERSION); is there a network?"; \
 	fi; \
-	UV_PROJECT_ENVIRONMENT=$(VENV) "$$uv" sync --frozen --inexact --quiet \
+	UV_PROJECT_ENVIRONMENT=$(VENV) "$$uv" sync --frozen --inexact --compile-bytecode --quiet \
 		$$(test -x $(PY) || echo --python "$(PYTHON)") \
 		|| say "uv could not install the packages; the lines above say why"; \
+	$(PY) -m compileall -q genonaut; \
 	touch $(READY)

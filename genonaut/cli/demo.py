@@ -19,6 +19,7 @@ from genonaut.cli.up import OPERATOR, configured, prepared
 from genonaut.db.session import Database
 from genonaut.domain import users
 from genonaut.local.supervisor import Supervisor, SupervisorError, signals_as_interrupt
+from genonaut.worker.queues import GENERATION, WORKERS
 
 PICTURES: tuple[dict[str, Any], ...] = (
     {
@@ -42,7 +43,9 @@ def demo(
     """Start everything, draw three pictures before your eyes, run until Ctrl-C."""
     began = time.monotonic()
     settings = configured("demo")
+    # What draws no picture would only make it later.
     parts = {Part.API, Part.WORKERS, Part.COMFY} if once else set(Part)
+    workers = [GENERATION] if once else list(WORKERS)
     log_file = settings.environment_dir / "demo.log"
     console.print("Genonaut demo: starting PostgreSQL, Valkey, API, workers and ComfyUI…")
     with (
@@ -51,7 +54,7 @@ def demo(
         _log(log_file) as echo,
     ):
         supervisor = Supervisor(
-            compose(settings, database, parts),
+            compose(settings, database, parts, workers=workers),
             settings.var_path / "run",
             settings.app_env,
             echo=echo,

@@ -3,7 +3,7 @@
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -39,6 +39,7 @@ def compose(
     database: Database,
     parts: set[Part],
     *,
+    workers: Collection[str] = tuple(WORKERS),
     reload: bool = False,
 ) -> list[Process | list[Process]]:
     """Give the processes in the order they start; an inner list starts side by side."""
@@ -51,6 +52,7 @@ def compose(
         together += [
             _worker(name, queues, settings, database, env, events=events)
             for name, queues in WORKERS.items()
+            if name in workers
         ]
     if Part.API in parts:
         together.append(_api(settings, env, reload=reload))

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -166,7 +167,7 @@ def test_a_paused_server_hangs_and_goes_on(postgres: RunningPostgres) -> None:
         assert postgres.ask() is base.Answer.SILENT
     finally:
         postgres.cont()
-    assert postgres.ask() is base.Answer.READY
+    assert postgres.ask() is base.base.Answer.READY
 
 
 def test_a_database_is_made_once_by_whoever_comes_first(postgres: RunningPostgres) -> None:
@@ -268,7 +269,7 @@ def test_a_server_of_ours_that_hangs_is_replaced(
         server.pause()
         server.start()
         assert server.pid not in {None, frozen}
-        assert server.ask() is base.Answer.READY
+        assert server.ask() is base.base.Answer.READY
 
 
 def test_a_server_whose_data_were_removed_can_still_be_stopped() -> None:
@@ -296,7 +297,7 @@ def test_anothers_server_is_used_as_it_is_and_never_stopped(folder: Path) -> Non
         lease = Lease(Valkey(folder / "kv", theirs.port), folder / "run")
         assert lease.take() is False
         assert lease.release() is False
-        assert theirs.ask() is base.Answer.READY
+        assert theirs.ask() is base.base.Answer.READY
         assert not (folder / "kv").exists()
 
 
@@ -442,3 +443,19 @@ def test_start_marks_tell_processes_apart() -> None:
         time.sleep(0.1)
         assert not processes.is_alive(child.pid, mark)  # a zombie
     assert processes.start_mark(child.pid) is None
+
+
+def test_waits_for_an_outgoing_connection_that_happens_to_use_the_port():
+    with server_dir() as folder, socket.socket() as listener, socket.socket() as outgoing:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        server = Valkey(folder / "kv", free_port())
+        outgoing.bind(("127.0.0.1", server.port))
+        outgoing.connect(listener.getsockname())
+        outgoing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        threading.Timer(0.5, outgoing.close).start()
+        try:
+            server.start()
+            assert server.ask() is base.Answer.READY
+        finally:
+            server.stop()

@@ -1,5 +1,6 @@
 """What PostgreSQL and Valkey have in common as embedded servers."""
 
+import errno
 import importlib.util
 import os
 import re
@@ -19,6 +20,7 @@ from genonaut.local.errors import ServerError
 from genonaut.local.servers import accounts
 
 HOST = "127.0.0.1"
+PORT_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 60.0
 ADOPT_TIMEOUT_S = 5.0
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
@@ -171,6 +173,7 @@ class Server(ABC):
             processes.wait_until(lambda: self.pid is None, 10)
         try:
             self._reap()
+            self._await_port()
             self._launch()
         except OSError as error:
             where = error.filename or self.home
@@ -207,6 +210,25 @@ class Server(ABC):
                 return False
             time.sleep(0.05)
         return False
+
+    def _await_port(self) -> None:
+        """Wait until the port can be bound.
+
+        Ours may lie among those the kernel gives to outgoing connections: one of these holds it
+        for a moment then, although nothing listens there.
+        """
+
+        def is_bindable() -> bool:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((HOST, self.port))
+                except OSError as error:
+                    return error.errno != errno.EADDRINUSE
+            return True
+
+        if not self.is_port_taken():
+            processes.wait_until(is_bindable, PORT_TIMEOUT_S)
 
     def _launch(self) -> None:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
