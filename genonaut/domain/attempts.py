@@ -13,11 +13,18 @@ from uuid import UUID
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.db.models import ContentImage, ContentItem, GenerationJob, JobAttempt
 from genonaut.domain.generation import JOBS, tell_owner
 from genonaut.domain.lifecycle import Status
 
 MAX_BACKOFF_S = 300.0
+
+_NO_PROMPT: dict[str, Any] = {
+    "comfyui_prompt_id": None,
+    "backend": None,
+    "execution_started_at": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ def note_execution_start(session: Session, held: Claim) -> GenerationJob:
 
 def report(session: Session, held: Claim, progress: dict[str, Any]) -> None:
     """Show how far the job is."""
-    JOBS.write(session, held.job_id, token=held.token, progress=progress)
+    JOBS.write(session, held.job_id, token=held.token, progress=_storable_values(progress))
 
 
 def complete(
@@ -178,16 +185,24 @@ def _title(prompt: str) -> str:
 def fail(
     session: Session, held: Claim, *, code: str, message: str, outcome: str = "failed"
 ) -> None:
-    """End the job as failed for good and tell its owner."""
-    ended = JOBS.move(
-        session,
-        held.job_id,
-        Status.FAILED,
-        token=held.token,
-        error_code=code,
-        error_message=message[:2000],
-        progress={"phase": "failed"},
-    )
+    """End the job as failed for good and tell its owner; cancelled, if a cancel came first."""
+    message = storable(message)
+    try:
+        ended = JOBS.move(
+            session,
+            held.job_id,
+            Status.FAILED,
+            token=held.token,
+            when=(GenerationJob.cancel_requested_at.is_(None),),
+            error_code=code,
+            error_message=message[:2000],
+            progress={"phase": "failed"},
+        )
+    except LeaseLostError:
+        raise
+    except ConflictError:
+        cancelled(session, held)
+        return
     _close_attempt(session, held, outcome, code, message)
     tell_owner(session, ended)
 
@@ -210,6 +225,7 @@ def try_again(
     Returns: whether there will be another attempt.
     """
     job = held.job
+    message = storable(message)
     count = not _is_of_earlier_attempt(session, held)
     if (count or job.collect_only) and job.attempt >= job.max_attempts:
         final = "timed_out" if outcome == "timed_out" else "failed"
@@ -222,8 +238,7 @@ def try_again(
         held,
         delay_s=delay_s,
         uncount=not count,
-        comfyui_prompt_id=None,
-        backend=None,
+        **_NO_PROMPT,
         progress={"phase": "waiting_to_retry", "reason": message[:300]},
     )
     _close_attempt(session, held, outcome, code, message)
@@ -256,26 +271,29 @@ def wait(
     """Give the job back because something it needs is away; its prompt is kept.
 
     It is tried again after ``poll_s`` seconds, later ever more rarely, but at least twice a minute.
-    The attempt does not count, unless its prompt was executing when ComfyUI went away: a graph
-    that kills the server must not be run for ever.
+    The attempt does not count, unless its prompt began to execute during it: a graph that kills
+    the server must not be run for ever. The claims that find the server still away count no more.
 
     Returns: False when it has waited ``deadline_s`` seconds and has therefore failed.
     """
     job = held.job
+    reason = storable(reason)
     row = session.execute(
         select(
             func.extract(
                 "epoch", func.now() - func.coalesce(GenerationJob.waiting_since, func.now())
-            ),
-            GenerationJob.execution_started_at,
-        ).where(GenerationJob.id == job.id)
-    ).one()
-    waited_s, executing = float(row[0]), row[1] is not None
+            ).label("waited_s"),
+            (GenerationJob.execution_started_at >= JobAttempt.started_at).label("executed"),
+        )
+        .join(JobAttempt, JobAttempt.job_id == GenerationJob.id)
+        .where(GenerationJob.id == job.id, JobAttempt.lease_token == held.token)
+    ).one_or_none()
+    waited_s = float(row.waited_s) if row else 0.0
     if waited_s > deadline_s:
         message = f"waited {deadline_s / 3600:.1f} hours: {reason}"
         fail(session, held, code=code, message=message)
         return False
-    count = executing and phase == "waiting_for_backend"
+    count = bool(row and row.executed) and phase == "waiting_for_backend"
     last = {"collect_only": True} if count and job.attempt >= job.max_attempts else {}
     _give_back(
         session,
@@ -287,11 +305,12 @@ def wait(
         **last,
     )
     _close_attempt(session, held, "waiting", code, reason)
-    # A long outage is one line of the timeline, not one for every look.
+    # A long outage is one line of the timeline, not one for every look; those that counted stay.
     session.execute(
         delete(JobAttempt).where(
             JobAttempt.job_id == held.job_id,
             JobAttempt.outcome == "waiting",
+            JobAttempt.number == job.attempt,
             JobAttempt.lease_token != held.token,
         )
     )
@@ -303,7 +322,7 @@ def release(session: Session, held: Claim, *, reason: str, keep_prompt: bool = T
 
     With ``keep_prompt`` the next claim re-attaches to the prompt at ComfyUI.
     """
-    dropped: dict[str, Any] = {} if keep_prompt else {"comfyui_prompt_id": None, "backend": None}
+    dropped = {} if keep_prompt else _NO_PROMPT
     _give_back(session, held, delay_s=0, uncount=True, progress={"phase": "queued"}, **dropped)
     _close_attempt(session, held, "released", None, reason)
 
@@ -344,6 +363,18 @@ def _note_attempt(session: Session, held: Claim, **values: Any) -> None:
     )
 
 
+def storable(words: str) -> str:
+    """Make words from outside fit for PostgreSQL: it takes neither NUL nor half a character."""
+    return words.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _storable_values(progress: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: storable(value) if isinstance(value, str) else value
+        for name, value in progress.items()
+    }
+
+
 def _close_attempt(
     session: Session, held: Claim, outcome: str, code: str | None = None, message: str | None = None
 ) -> None:
@@ -353,5 +384,5 @@ def _close_attempt(
         outcome=outcome,
         ended_at=func.now(),
         error_code=code,
-        error_message=message[:2000] if message else None,
+        error_message=storable(message)[:2000] if message else None,
     )

@@ -39,7 +39,7 @@ def public(job: GenerationJob) -> dict[str, Any]:
         "width": job.width,
         "height": job.height,
         "batch_size": job.batch_size,
-        "sampler_params": job.params.get("sampler_params", {}),
+        "sampler_params": _sampler_params(job.params),
         "has_workflow": "workflow" in job.params,
         "is_private": bool(job.params.get("is_private", False)),
         "progress": job.progress,
@@ -102,6 +102,12 @@ class NewJob:
         return kept
 
 
+def _sampler_params(params: dict[str, Any]) -> dict[str, Any]:
+    # Rows of before the merge may hold any JSON value here.
+    given = params.get("sampler_params")
+    return dict(given) if isinstance(given, dict) else {}
+
+
 SAMPLER_DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "steps": 20,
@@ -116,7 +122,7 @@ def graph_for(job: GenerationJob, filename_prefix: str, *, checkpoint: str) -> d
     """Build the graph ComfyUI is to run: the caller's own, or text-to-image from the request."""
     if "workflow" in job.params:
         return workflow.prepare(job.params["workflow"], filename_prefix)
-    given = job.params.get("sampler_params") or {}
+    given = _sampler_params(job.params)
     sampler = {
         name: default if given.get(name) is None else given[name]
         for name, default in SAMPLER_DEFAULTS.items()
@@ -286,7 +292,9 @@ def queue_positions(session: Session, jobs: Sequence[GenerationJob]) -> dict[int
 def request_cancel(session: Session, user_id: UUID, job_id: int) -> GenerationJob:
     """Cancel a job: at once while it is pending, through its holder while it is running.
 
-    Once this is committed the job can only end as ``cancelled``. Asking again is harmless.
+    A pending job whose prompt may still be at ComfyUI is closed by the reconciler, which removes
+    the prompt too; nobody claims it any more. Once this is committed the job can only end as
+    ``cancelled``. Asking again is harmless.
 
     Raises:
         NotFoundError: it does not exist or is another user's.
@@ -307,7 +315,7 @@ def request_cancel(session: Session, user_id: UUID, job_id: int) -> GenerationJo
         if job.status in {Status.COMPLETED, Status.FAILED}:
             raise ConflictError(f"the job has already {job.status}", code=f"already_{job.status}")
         return job
-    if job.status == Status.PENDING:
+    if job.status == Status.PENDING and job.comfyui_prompt_id is None:
         return close_cancelled(session, job)
     return job
 
@@ -324,13 +332,15 @@ def retry(session: Session, user_id: UUID, job_id: int, *, max_attempts: int) ->
 
     Raises:
         NotFoundError: it does not exist or is another user's.
-        ConflictError: it has not ended, or it completed.
+        ConflictError: it has not ended, or it completed, or its kind is not run any more.
     """
     old = owned(session, user_id, job_id)
     if old.status not in {Status.FAILED, Status.CANCELLED}:
         raise ConflictError(f"only a failed or cancelled job is retried; this one is {old.status}")
+    if old.job_type != "image":
+        raise ConflictError(f"jobs of type {old.job_type} are not run any more")
     params = {k: v for k, v in old.params.items() if k != "migrated_from"}
-    sampler = dict(params.get("sampler_params") or {})
+    sampler = _sampler_params(params)
     sampler.setdefault("seed", secrets.randbelow(MAX_SEED + 1))
     job = GenerationJob(
         user_id=user_id,

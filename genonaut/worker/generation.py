@@ -209,6 +209,7 @@ class _Attempt:
             )
         )
         self._prompt = prompt
+        self._started = False  # the row has forgotten the start of the prompt before
         try:
             client.submit(graph, prompt_id=prompt_id, client_id=client_id)
         except SubmissionUnclearError as error:
