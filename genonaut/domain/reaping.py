@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, func, or_, select, text, update
+from sqlalchemy import ColumnElement, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, NotFoundError
@@ -24,10 +24,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A row to publish: its id and the Celery task id chosen when it was created."""
+    """A row to publish: its id, the Celery task id chosen when it was created, its version."""
 
     job_id: int
     task_id: str
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,12 @@ def unpublished(session: Session, epoch: str, *, settle_s: float, limit: int) ->
         GenerationJob.available_at <= func.now() - timedelta(seconds=settle_s)
     )
     rows = session.execute(
-        select(GenerationJob.id, GenerationJob.celery_task_id)
+        select(GenerationJob.id, GenerationJob.celery_task_id, GenerationJob.version)
         .where(*_due(), or_(never, GenerationJob.dispatch_epoch != epoch))
         .order_by(GenerationJob.id)
         .limit(limit)
     )
-    return [Message(job_id, task_id or f"job-{job_id}") for job_id, task_id in rows]
+    return _messages(rows)
 
 
 def overdue(session: Session, *, after_s: float) -> list[Message]:
@@ -85,11 +86,15 @@ def overdue(session: Session, *, after_s: float) -> list[Message]:
     A backlog looks like this too, so each is looked for in the broker before it is sent again.
     """
     rows = session.execute(
-        select(GenerationJob.id, GenerationJob.celery_task_id)
+        select(GenerationJob.id, GenerationJob.celery_task_id, GenerationJob.version)
         .where(*_due(), GenerationJob.dispatched_at < func.now() - timedelta(seconds=after_s))
         .order_by(GenerationJob.id)
     )
-    return [Message(job_id, task_id or f"job-{job_id}") for job_id, task_id in rows]
+    return _messages(rows)
+
+
+def _messages(rows: Iterable[Any]) -> list[Message]:
+    return [Message(row.id, row.celery_task_id or f"job-{row.id}", row.version) for row in rows]
 
 
 def missing(waiting: Iterable[Message], held_by_broker: Collection[str]) -> list[Message]:
@@ -97,11 +102,19 @@ def missing(waiting: Iterable[Message], held_by_broker: Collection[str]) -> list
     return [message for message in waiting if message.task_id not in held_by_broker]
 
 
-def mark_published(session: Session, job_ids: Collection[int], epoch: str) -> None:
-    """Record that messages for these rows were accepted by the broker under ``epoch``."""
+def mark_published(session: Session, messages: Collection[Message], epoch: str) -> None:
+    """Record that these messages were accepted by the broker under ``epoch``.
+
+    A row that has been claimed and given back since is due a message of its own: it is left out.
+    """
     session.execute(
         update(GenerationJob)
-        .where(GenerationJob.id.in_(job_ids), GenerationJob.status == Status.PENDING)
+        .where(
+            GenerationJob.status == Status.PENDING,
+            tuple_(GenerationJob.id, GenerationJob.version).in_(
+                [(message.job_id, message.version) for message in messages]
+            ),
+        )
         .values(dispatched_at=func.now(), dispatch_epoch=epoch)
         .execution_options(synchronize_session=False)
     )

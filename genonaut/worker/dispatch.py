@@ -172,12 +172,12 @@ def publish(database: Database, broker: Broker, messages: Sequence[Message]) -> 
 
     Raises: BrokerUnavailableError: Redis went away; what it took before is recorded.
     """
-    sent: list[int] = []
+    sent: list[Message] = []
     epoch = broker.epoch()
     try:
         for message in messages:
             broker.send(message)
-            sent.append(message.job_id)
+            sent.append(message)
     finally:
         if sent:
             with database.transaction() as session:
@@ -197,7 +197,7 @@ class Dispatcher:
         self._settings = settings
         self._waiting: queue.Queue[Message | None] = queue.Queue(maxsize=10_000)
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._ended = False
 
     def start(self) -> None:
         """Start the thread."""
@@ -206,7 +206,6 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Publish what is waiting, for at most a few seconds, and end the thread."""
-        self._closed = True
         if self._thread is not None:
             with suppress(queue.Full):
                 self._waiting.put_nowait(None)
@@ -230,20 +229,18 @@ class Dispatcher:
                     log.warning("dispatch_failed", jobs=len(batch), reason=str(error)[:200])
 
     def _batch(self) -> list[Message] | None:
-        first = self._waiting.get()
-        batch = []
-        while first is not None:
-            batch.append(first)
-            if len(batch) == _BATCH:
-                return batch
+        """Wait for messages; None once the end was asked for and nothing waits before it."""
+        batch: list[Message] = []
+        while len(batch) < _BATCH and not self._ended:
             try:
-                first = self._waiting.get_nowait()
+                message = self._waiting.get(block=not batch)
             except queue.Empty:
-                return batch
-        if batch:
-            self._waiting.put_nowait(None)
-            return batch
-        return None
+                break
+            if message is None:
+                self._ended = True
+            else:
+                batch.append(message)
+        return batch or None
 
 
 def _due(events: Iterable[Event]) -> Iterator[Message]:
@@ -255,4 +252,4 @@ def _due(events: Iterable[Event]) -> Iterator[Message]:
             moment = max(now, datetime.fromisoformat(row["updated_at"]))
             due = datetime.fromisoformat(row["available_at"]) <= moment
             if due and not row["cancel_requested"]:
-                yield Message(event.id, row["celery_task_id"])
+                yield Message(event.id, row["celery_task_id"], event.version)

@@ -73,8 +73,8 @@ class Reconciler:
         self._remove_prompts([*cancelled.abandoned, *reaped.abandoned])
 
     def _publish(self) -> None:
-        epoch = self._broker.epoch()
         while True:
+            epoch = self._broker.epoch()  # read anew: a flush meanwhile makes another one
             with self._database.transaction() as session:
                 due = reaping.unpublished(session, epoch, settle_s=SETTLE_S, limit=BATCH)
             if not due:

@@ -1,0 +1,194 @@
+"""What is stuck moves on: lost workers, cancels nobody closed, messages that went astray."""
+
+import pytest
+from sqlalchemy import func, select, text
+
+from genonaut.db.models import GenerationJob, JobAttempt, UserNotification
+from genonaut.domain import attempts, generation, reaping
+from genonaut.domain.reaping import Abandoned
+
+
+@pytest.fixture
+def reap(database):
+    def run(**options):
+        with database.transaction() as session:
+            return reaping.reap_expired(session, **{"grace_s": 5, **options})
+
+    return run
+
+
+@pytest.fixture
+def sql(database):
+    def run(statement):
+        with database.transaction() as session:
+            session.execute(text(statement))
+
+    return run
+
+
+def unpublished(database, epoch="e1", settle_s=1):
+    with database.transaction() as session:
+        return reaping.unpublished(session, epoch, settle_s=settle_s, limit=100)
+
+
+def overdue(database):
+    with database.transaction() as session:
+        return reaping.overdue(session, after_s=60)
+
+
+def mark(database, messages, epoch="e1"):
+    with database.transaction() as session:
+        reaping.mark_published(session, messages, epoch)
+
+
+AGO = "- interval '1 hour'"
+
+
+def test_a_live_lease_and_one_in_its_grace_are_left_alone(reap, make_claim, reload):
+    live, just_over = make_claim(), make_claim(lease_s=-3)
+    assert not reap()
+    assert {reload(live).status, reload(just_over).status} == {"running"}
+
+
+def test_a_lost_attempt_is_shown_and_the_job_is_due_again(database, reap, make_claim, reload):
+    held = make_claim(lease_s=-60)
+    assert reap().requeued == (held.job_id,)
+    job = reload(held)
+    assert (job.status, job.attempt, job.dispatched_at) == ("pending", 1, None)
+    assert job.progress == {"phase": "queued", "reason": "worker worker-1 lost, attempt 1 of 4"}
+    with database.transaction() as session:
+        assert session.scalars(select(JobAttempt.outcome)).all() == ["worker_lost"]
+    assert not reap()
+
+
+@pytest.mark.parametrize("posted", [False, True])
+def test_a_poisoned_job_ends_after_its_attempts(
+    database, reap, make_job, make_claim, reload, posted
+):
+    job, claims = make_job(max_attempts=3), 0
+    while reload(job).status == "pending":
+        held = make_claim(job, lease_s=-60)
+        claims += 1
+        if posted and claims == 1:
+            with database.transaction() as session:
+                attempts.begin_prompt(session, held, backend="b", prompt_id="p")
+        last = reap()
+    assert claims == (4 if posted else 3)  # one more may only collect what was posted
+    ended = reload(job)
+    assert (ended.status, ended.error_code, ended.attempt) == ("failed", "worker_lost", 3)
+    assert last.failed == (job.id,)
+    assert last.abandoned == ((Abandoned("b", "p"),) if posted else ())
+    with database.transaction() as session:
+        assert session.scalars(select(UserNotification.kind)).all() == ["job_failed"]
+
+
+def test_a_lost_job_with_a_cancel_is_cancelled_and_its_prompt_reported(
+    database, reap, make_claim, reload
+):
+    held = make_claim()
+    with database.transaction() as session:
+        attempts.begin_prompt(session, held, backend="b", prompt_id="p")
+        attempts.renew(session, held, lease_s=-60)
+        generation.request_cancel(session, held.job.user_id, held.job_id)
+    swept = reap()
+    assert (swept.cancelled, swept.abandoned) == ((held.job_id,), (Abandoned("b", "p"),))
+    assert reload(held).status == "cancelled"
+
+
+def test_a_sweep_is_bounded_and_takes_the_oldest_first(reap, make_claim):
+    claims = [make_claim(lease_s=-60) for _ in range(3)]
+    assert reap(limit=2).requeued == tuple(held.job_id for held in claims[:2])
+
+
+def test_a_row_another_process_works_on_is_skipped(committed_database, reap, make_claim):
+    busy, free = make_claim(lease_s=-60), make_claim(lease_s=-60)
+    with committed_database.transaction() as session:
+        session.execute(
+            select(GenerationJob.id).where(GenerationJob.id == busy.job_id).with_for_update()
+        )
+        assert reap().requeued == (free.job_id,)
+
+
+def test_a_cancel_left_behind_by_its_holder_is_closed(database, make_claim, reload):
+    held = make_claim()
+    with database.transaction() as session:
+        attempts.begin_prompt(session, held, backend="b", prompt_id="p")
+        generation.request_cancel(session, held.job.user_id, held.job_id)
+        attempts.release(session, held, reason="deploy")
+    with database.transaction() as session:
+        closed = reaping.close_cancels(session)
+    assert (closed.cancelled, closed.abandoned) == ((held.job_id,), (Abandoned("b", "p"),))
+    assert reload(held).status == "cancelled"
+
+
+def test_cancelling_a_job_that_waits_with_a_prompt_removes_the_prompt(database, make_claim, reload):
+    held = make_claim()
+    with database.transaction() as session:
+        attempts.begin_prompt(session, held, backend="b", prompt_id="p")
+        attempts.release(session, held, reason="deploy")
+    with database.transaction() as session:
+        generation.request_cancel(session, held.job.user_id, held.job_id)
+        assert attempts.claim(session, held.job_id, worker="w", lease_s=30) is None
+        assert reaping.close_cancels(session).abandoned == (Abandoned("b", "p"),)
+    assert reload(held).status == "cancelled"
+
+
+def test_a_server_that_just_started_is_settling(session):
+    assert reaping.postgres_is_settling(session, grace_s=10**6)
+    assert not reaping.postgres_is_settling(session, grace_s=0)
+
+
+def test_a_new_row_is_left_to_its_maker_for_a_moment(database, make_job, sql):
+    job = make_job()
+    assert unpublished(database) == []
+    sql(f"UPDATE generation_jobs SET available_at = now() {AGO}")
+    (message,) = unpublished(database)
+    assert (message.job_id, message.task_id) == (job.id, job.celery_task_id)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"status": "cancelled"},
+        {"cancel_requested_at": func.now()},
+        {"available_at": func.now() + text("interval '1 minute'")},
+    ],
+)
+def test_what_may_not_be_claimed_is_not_published(database, make_job, columns):
+    make_job(**{"available_at": func.now() - text("interval '1 hour'"), **columns})
+    assert unpublished(database, settle_s=0) == []
+
+
+def test_a_published_row_is_sent_again_only_under_another_epoch(database, make_job):
+    make_job()
+    messages = unpublished(database, settle_s=0)
+    mark(database, messages)
+    assert unpublished(database, "e1", settle_s=0) == []
+    assert unpublished(database, "e2", settle_s=0) == messages
+
+
+def test_a_row_given_back_meanwhile_is_not_taken_for_published(database, make_job, make_claim, sql):
+    job = make_job()
+    messages = unpublished(database, settle_s=0)
+    held = make_claim(job)
+    with database.transaction() as session:
+        attempts.release(session, held, reason="deploy")
+    mark(database, messages)
+    assert [m.job_id for m in unpublished(database, settle_s=0)] == [job.id]
+
+
+def test_a_message_that_nobody_holds_is_missing_after_a_while(database, make_job, sql):
+    jobs = [make_job() for _ in range(3)]
+    mark(database, unpublished(database, settle_s=0))
+    assert overdue(database) == []
+    sql(f"UPDATE generation_jobs SET dispatched_at = now() {AGO}")
+    waiting = overdue(database)
+    assert [m.job_id for m in waiting] == [job.id for job in jobs]
+    assert reaping.missing(waiting, {jobs[0].celery_task_id, jobs[2].celery_task_id}) == [
+        waiting[1]
+    ]
+
+
+def test_a_row_of_before_the_task_ids_gets_one_to_be_sent_under(database, make_job):
+    job = make_job(celery_task_id=None)
+    assert [m.task_id for m in unpublished(database, settle_s=0)] == [f"job-{job.id}"]
