@@ -36,6 +36,8 @@ def _record_hard_timeout(job_id: int, *, worker: str, limit_s: float) -> None:
             held = attempts.held_by(session, job_id, worker=worker)
             if held is None:
                 return
+            # Read before the row is given back, which forgets them.
+            backend, prompt_id = held.job.backend, held.job.comfyui_prompt_id
             attempts.try_again(
                 session,
                 held,
@@ -49,10 +51,10 @@ def _record_hard_timeout(job_id: int, *, worker: str, limit_s: float) -> None:
         log.warning("timeout_not_recorded", job_id=job_id, reason=str(error)[:200])
         return
     log.error("hard_timeout", job_id=job_id, limit_s=limit_s)
-    if held.job.backend and held.job.comfyui_prompt_id:
+    if backend and prompt_id:
         try:
-            with client_for(settings, held.job.backend, read_timeout_s=PROBE_TIMEOUT_S) as client:
-                client.cancel(held.job.comfyui_prompt_id, wait_s=0)
+            with client_for(settings, backend, read_timeout_s=PROBE_TIMEOUT_S) as client:
+                client.cancel(prompt_id, wait_s=0)
         except GenonautError as error:
             log.warning("prompt_not_removed", job_id=job_id, reason=str(error))
 
