@@ -19,6 +19,11 @@ _PATH_TRICKS = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
 def _storable(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not contain NUL characters")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("must not contain half of a surrogate pair") from error
     return value
 
 
@@ -29,6 +34,7 @@ def _not_blank(value: str) -> str:
 
 
 def _model_name(value: str) -> str:
+    _storable(value)
     if not value.strip() or any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise ValueError("must not be blank or contain control characters")
     if _PATH_TRICKS.search(value):
@@ -145,7 +151,7 @@ class ReadRequest(Body):
 class LoginRequest(Body):
     """Exchange an API token for a session cookie."""
 
-    token: str = Field(min_length=1, max_length=200)
+    token: Annotated[Text, Field(min_length=1, max_length=200)]
 
 
 class WebhookBody(BaseModel):

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from genonaut.api.config import Settings
 from genonaut.api.main import create_app
 from genonaut.core.events import Event
+from genonaut.core.log import configure_logging
 from genonaut.db.models import Base
 from genonaut.db.session import Database
 from genonaut.domain import users
@@ -92,13 +93,14 @@ def serve(api_database_url, valkey_server) -> Iterator[Callable[[Settings], Api]
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(settings: Settings) -> Api:
+        configure_logging("INFO")
         dispatched = Dispatched()
         app = create_app(settings, dispatcher=dispatched)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
                 port=0,
-                log_level="warning",
+                log_config=None,
                 ws="websockets-sansio",
                 lifespan="on",
                 timeout_graceful_shutdown=3,

@@ -1,0 +1,168 @@
+"""Items and pictures over HTTP: who sees them, how they are cached, what deleting leaves."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from genonaut.clients.storage import LocalStorage
+from genonaut.db.models import ContentImage, ContentItem
+
+CONTENT = "/api/v1/content"
+FULL, SMALL = bytes(range(256)) * 1200, b"small" * 20
+
+
+@pytest.fixture
+def storage(api) -> LocalStorage:
+    return LocalStorage(api.settings.storage_path, min_free_bytes=0)
+
+
+@pytest.fixture
+def make_item(database, storage):
+    def make(owner, *, private=False, prompt="a cat", data=FULL) -> int:
+        key = storage.put(data, mime="image/png")
+        small = storage.put(SMALL + data[:9], mime="image/webp")
+        with database.transaction() as session:
+            item = ContentItem(title=prompt, prompt=prompt, creator_id=owner.id, is_private=private)
+            session.add(item)
+            session.flush()
+            session.add(
+                ContentImage(
+                    content_id=item.id,
+                    position=0,
+                    storage_key=key,
+                    sha256=key[6:70],
+                    mime="image/png",
+                    width=64,
+                    height=64,
+                    bytes=len(data),
+                    thumbnails={
+                        "256": {"key": small, "width": 64, "height": 64, "bytes": len(SMALL) + 9}
+                    },
+                )
+            )
+            return item.id
+
+    return make
+
+
+def test_public_items_are_listed_for_everyone_and_private_ones_for_their_creator(
+    ada, bob, make_item
+):
+    public, private = make_item(ada), make_item(ada, private=True)
+    assert [i["id"] for i in ada.client.get(CONTENT).json()["items"]] == [private, public]
+    seen = bob.client.get(CONTENT).json()["items"]
+    assert [(i["id"], i["is_mine"]) for i in seen] == [(public, False)]
+    assert bob.client.get(CONTENT, params={"mine": True}).json()["items"] == []
+    assert bob.client.get(CONTENT, params={"q": "dog"}).json()["items"] == []
+    page = ada.client.get(CONTENT, params={"limit": 1, "q": "cat"})
+    following = ada.client.get(page.links["next"]["url"]).json()
+    assert ([i["id"] for i in following["items"]], following["next_cursor"]) == ([public], None)
+    image = f"{CONTENT}/{private}/images/0"
+    for path in (f"{CONTENT}/{private}", image, f"{image}/thumbnails/256", f"{CONTENT}/99"):
+        assert ada.client.get(path).status_code == (404 if path.endswith("99") else 200)
+        assert bob.client.get(path).status_code == 404
+
+
+def test_a_picture_is_sent_whole_with_what_a_browser_needs_to_keep_it(ada, make_item):
+    item = ada.client.get(f"{CONTENT}/{make_item(ada)}").json()
+    image = item["images"][0]
+    answer = ada.client.get(image["url"])
+    assert answer.content == FULL
+    assert answer.headers["etag"] == f'"{image["sha256"]}"'
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert answer.headers["vary"] == "Authorization, Cookie"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-disposition"] == (
+        f'inline; filename="genonaut-{item["id"]}-0.png"'
+    )
+    head = ada.client.head(image["url"])
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(FULL))
+
+
+def test_a_picture_the_client_has_is_not_sent_again(ada, make_item, storage):
+    url = f"{CONTENT}/{make_item(ada)}/images/0"
+    etag = ada.client.get(url).headers["etag"]
+    for given in (etag, f'"x", W/{etag}', "*"):
+        answer = ada.client.get(url, headers={"If-None-Match": given})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert answer.headers["etag"] == etag
+    assert ada.client.get(url, headers={"If-None-Match": '"x"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=5-9", 5, 9),
+        ("bytes=300000-", 300_000, len(FULL) - 1),
+        ("bytes=-7", len(FULL) - 7, len(FULL) - 1),
+        ("bytes=0-99999999", 0, len(FULL) - 1),
+    ],
+)
+def test_a_range_is_sent_alone(ada, make_item, wanted, first, last):
+    url = f"{CONTENT}/{make_item(ada)}/images/0"
+    answer = ada.client.get(url, headers={"Range": wanted})
+    assert answer.status_code == 206
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(FULL)}"
+    assert answer.content == FULL[first : last + 1]
+
+
+def test_ranges_outside_are_416_and_strange_ones_are_ignored(ada, make_item):
+    url = f"{CONTENT}/{make_item(ada)}/images/0"
+    for wanted in (f"bytes={len(FULL)}-", "bytes=-0"):
+        answer = ada.client.get(url, headers={"Range": wanted})
+        assert answer.status_code == 416
+        assert answer.headers["content-range"] == f"bytes */{len(FULL)}"
+        assert answer.headers["content-type"] == "application/problem+json"
+    for wanted in ("bytes=0-1,3-4", "bytes=9-5", "rows=1-2", "bytes=-", "bytes=" + "9" * 200):
+        assert ada.client.get(url, headers={"Range": wanted}).status_code == 200
+    stale = {"Range": "bytes=0-1", "If-Range": '"other"'}
+    assert ada.client.get(url, headers=stale).status_code == 200
+
+
+def test_a_thumbnail_is_kept_for_long_only_under_its_versioned_address(ada, make_item):
+    item = make_item(ada)
+    made = ada.client.get(f"{CONTENT}/{item}").json()["images"][0]["thumbnails"]["256"]
+    answer = ada.client.get(made["url"])
+    assert (answer.content, answer.headers["content-type"]) == (SMALL + FULL[:9], "image/webp")
+    assert "immutable" in answer.headers["cache-control"]
+    plain = ada.client.get(made["url"].partition("?")[0])
+    assert "immutable" not in plain.headers["cache-control"]
+    assert ada.client.get(f"{CONTENT}/{item}/images/0/thumbnails/512").status_code == 404
+    assert ada.client.get(f"{CONTENT}/{item}/images/1").status_code == 404
+
+
+def test_deleting_removes_row_and_files_that_nobody_else_has(ada, bob, make_item, storage):
+    own, shared, others = make_item(ada, data=b"own"), make_item(ada), make_item(bob)
+    keys = {}
+    for item in (own, shared):
+        image = ada.client.get(f"{CONTENT}/{item}").json()["images"][0]
+        keys[item] = f"{image['sha256'][:2]}/{image['sha256'][2:4]}/{image['sha256']}.png"
+    assert ada.client.delete(f"{CONTENT}/{others}").status_code == 403
+    for item in (own, shared):
+        assert ada.client.delete(f"{CONTENT}/{item}").status_code == 204
+        assert ada.client.delete(f"{CONTENT}/{item}").status_code == 404
+    assert not storage.exists(keys[own])
+    assert storage.exists(keys[shared])
+    assert bob.client.get(f"{CONTENT}/{others}/images/0").content == FULL
+
+
+def test_deleting_leaves_a_file_that_was_stored_again_meanwhile(ada, make_item, storage, database):
+    item = make_item(ada, data=b"again")
+    sha = ada.client.get(f"{CONTENT}/{item}").json()["images"][0]["sha256"]
+    with database.transaction() as session:
+        earlier = datetime.now(UTC) - timedelta(minutes=1)
+        session.execute(update(ContentImage).values(created_at=earlier))
+    ada.client.delete(f"{CONTENT}/{item}")
+    assert storage.exists(f"{sha[:2]}/{sha[2:4]}/{sha}.png")
+
+
+def test_a_picture_whose_file_is_gone_is_a_404(ada, make_item, storage):
+    item = make_item(ada, data=b"gone")
+    image = ada.client.get(f"{CONTENT}/{item}").json()["images"][0]
+    sha = image["sha256"]
+    storage.delete(f"{sha[:2]}/{sha[2:4]}/{sha}.png")
+    assert ada.client.get(image["url"]).status_code == 404

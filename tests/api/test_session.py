@@ -1,0 +1,153 @@
+"""Logging in by token, cookie, link and ticket, and what keeps other sites out."""
+
+import re
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from genonaut.api.auth import CSRF_HEADER
+from genonaut.db.models import ContentImage, ContentItem
+from genonaut.domain import users
+
+JOBS = "/api/v1/generation-jobs"
+
+
+@pytest.fixture
+def browser(api, ada) -> httpx.Client:
+    """A browser that ada has logged in with; its CSRF token is not sent by itself."""
+    with httpx.Client(base_url=api.url) as client:
+        answer = client.post("/api/v1/session", json={"token": ada.token})
+        assert answer.status_code == 200
+        client.csrf = answer.json()["csrf_token"]
+        yield client
+
+
+def test_a_token_is_exchanged_for_a_guarded_cookie(anyone, ada):
+    answer = anyone.post("/api/v1/session", json={"token": ada.token})
+    cookie = answer.headers["set-cookie"]
+    assert "genonaut_test_session=" in cookie
+    assert {"HttpOnly", "SameSite=lax", "Path=/"} <= set(cookie.split("; "))
+    assert answer.json()["username"] == "ada"
+    assert ada.token not in cookie
+    wrong = anyone.post("/api/v1/session", json={"token": "gn_wrong"})
+    assert wrong.status_code == 401
+
+
+def test_a_cookie_reads_alone_and_changes_only_with_the_csrf_token(browser):
+    assert browser.get("/api/v1/me").json()["csrf_token"] == browser.csrf
+    for headers in ({}, {CSRF_HEADER: "wrong"}, {CSRF_HEADER: "\u00e9".encode()}):
+        refused = browser.post(JOBS, json={"prompt": "x"}, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "csrf_failed")
+    headers = {CSRF_HEADER: browser.csrf}
+    assert browser.post(JOBS, json={"prompt": "x"}, headers=headers).status_code == 202
+
+
+def test_another_sites_page_cannot_use_the_cookie(browser, api):
+    headers = {CSRF_HEADER: browser.csrf, "Origin": "https://evil.example"}
+    refused = browser.post(JOBS, json={"prompt": "x"}, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (403, "wrong_origin")
+    for origin in ("null", "file://", api.url + ".evil.example"):
+        assert browser.post(JOBS, headers={**headers, "Origin": origin}).status_code == 403
+    ours = {**headers, "Origin": api.url}
+    assert browser.post(JOBS, json={"prompt": "x"}, headers=ours).status_code == 202
+
+
+def test_logging_out_ends_the_session_and_not_the_token(browser, ada, api):
+    kept = dict(browser.cookies)
+    answer = browser.delete("/api/v1/session", headers={CSRF_HEADER: browser.csrf})
+    assert answer.status_code == 204
+    assert not browser.cookies
+    assert httpx.get(f"{api.url}/api/v1/me", cookies=kept).status_code == 401
+    assert ada.client.delete("/api/v1/session").status_code == 204
+    assert ada.client.get("/api/v1/me").json()["csrf_token"] is None
+
+
+def test_a_login_link_works_once_and_then_leads_to_the_form(anyone, ada, database, api):
+    with database.transaction() as session:
+        link = users.issue_login_link(session, ada.id)
+        late = users.issue_login_link(session, ada.id, ttl=timedelta(seconds=-1))
+    answer = anyone.get("/login", params={"token": link})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    home = anyone.get("/")
+    assert "ada" in home.text
+    for used in (link, late, "", "x"):
+        again = httpx.get(f"{api.url}/login", params={"token": used})
+        assert again.status_code == 401
+        assert "set-cookie" not in again.headers
+        assert 'name="token"' in again.text
+
+
+def test_the_form_logs_in_and_out_without_scripts(anyone, ada):
+    assert 'action="/login"' in anyone.get("/").text
+    wrong = anyone.post("/login", data={"token": "gn_wrong"})
+    assert wrong.status_code == 401
+    assert "not valid" in wrong.text
+    evil = anyone.post("/login", data={"token": ada.token}, headers={"Origin": "https://e.example"})
+    assert evil.status_code == 403
+    assert anyone.post("/login", data={"token": ada.token}).status_code == 303
+    home = anyone.get("/").text
+    csrf = re.search(r'name="csrf" value="(\w+)"', home).group(1)
+    anyone.post("/logout", data={"csrf": "wrong"})
+    assert anyone.get("/api/v1/me").status_code == 200
+    anyone.post("/logout", data={"csrf": csrf})
+    assert anyone.get("/api/v1/me").status_code == 401
+
+
+def test_the_page_shows_own_pictures_and_jobs_escaped_and_needs_nothing_inline(
+    anyone, ada, bob, database
+):
+    nasty = "<script>alert(1)</script>"
+    ada.client.post(JOBS, json={"prompt": nasty})
+    for owner, name in ((ada, f"mine {nasty}"), (bob, "not mine")):
+        with database.transaction() as session:
+            item = ContentItem(title=name, prompt=name, creator_id=owner.id)
+            session.add(item)
+            session.flush()
+            session.add(
+                ContentImage(
+                    content_id=item.id,
+                    position=0,
+                    storage_key="k",
+                    sha256="0" * 64,
+                    mime="image/png",
+                    width=8,
+                    height=8,
+                    bytes=1,
+                )
+            )
+    anyone.post("/login", data={"token": ada.token})
+    page = anyone.get("/")
+    assert "mine &lt;script&gt;" in page.text
+    assert "not mine" not in page.text
+    assert "waiting, place 1" in page.text
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=|https?://", page.text)
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    for asset in re.findall(r'"(/assets/[^"]+)"', page.text):
+        found = anyone.get(asset)
+        assert found.status_code == 200
+        again = anyone.get(asset, headers={"If-None-Match": found.headers["etag"]})
+        assert again.status_code == 304
+    assert anyone.get("/assets/../main.py").status_code == 404
+
+
+def test_an_ended_session_leads_to_the_form_and_the_cookie_is_taken_back(anyone):
+    anyone.cookies.set("genonaut_test_session", "gn_old")
+    page = anyone.get("/")
+    assert 'action="/login"' in page.text
+    assert "Max-Age=0" in page.headers["set-cookie"]
+
+
+def test_every_operation_but_the_public_ones_wants_a_login(anyone):
+    document = anyone.get("/openapi.json").json()
+    closed = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "security" not in operation:
+                continue
+            closed += 1
+            answer = anyone.request(method, re.sub(r"\{\w+\}", "1", path), json={})
+            assert answer.status_code == 401, (method, path, answer.text)
+    assert closed >= 20
