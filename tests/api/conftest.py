@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 import uvicorn
 from sqlalchemy import text
+from websockets.sync.client import ClientConnection, connect
 
 from genonaut.api.config import Settings
 from genonaut.api.main import create_app
@@ -180,3 +182,26 @@ def bob(make_account) -> Account:
 def anyone(api: Api) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=api.url, timeout=15) as client:
         yield client
+
+
+@pytest.fixture
+def sockets() -> Iterator[Callable[..., ClientConnection]]:
+    """Open WebSockets, closed after the test."""
+    with ExitStack() as opened:
+
+        def open_socket(
+            url: str, who: Account | None = None, *, max_queue: int | None = 16, **headers: str
+        ) -> ClientConnection:
+            if who is not None:
+                headers["Authorization"] = f"Bearer {who.token}"
+            return opened.enter_context(
+                connect(
+                    url,
+                    additional_headers=headers,
+                    close_timeout=2,
+                    max_queue=max_queue,
+                    proxy=None,
+                )
+            )
+
+        yield open_socket

@@ -1,0 +1,267 @@
+"""Sockets: a snapshot first, higher versions after it, the end always, and nobody else's."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+import redis
+from sqlalchemy import text
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from genonaut.clients.bus import EventPublisher
+from genonaut.core.events import Event
+from genonaut.db.models import GenerationJob
+from genonaut.domain import attempts, generation, notifications
+from genonaut.domain.attempts import Claim
+from tests.api.conftest import Account
+
+JOBS = "/api/v1/generation-jobs"
+
+
+@pytest.fixture
+def publishing(api, database):
+    """Publish what the test's own transactions change, as a worker does."""
+    publisher = EventPublisher(api.settings.redis_url, api.settings.redis_ns)
+    database.sinks.append(publisher.publish)
+    yield publisher
+    database.sinks.remove(publisher.publish)
+    publisher.close()
+
+
+def hear(socket: ClientConnection, timeout_s: float = 8) -> dict:
+    message = socket.recv(timeout=timeout_s)
+    assert isinstance(message, str), message
+    return json.loads(message)
+
+
+def closed_with(socket: ClientConnection) -> int:
+    try:
+        while True:
+            socket.recv(timeout=8)
+    except ConnectionClosed as ended:
+        return ended.rcvd.code
+
+
+def submit(who: Account) -> int:
+    return who.client.post(JOBS, json={"prompt": "a cat"}).json()["id"]
+
+
+@pytest.fixture
+def claim(database, make_claim):
+    def make(job_id: int) -> Claim:
+        with database.transaction() as session:
+            job = session.get_one(GenerationJob, job_id)
+        return make_claim(job)
+
+    return make
+
+
+def report(database, held: Claim, percent: int) -> None:
+    with database.transaction() as session:
+        attempts.report(session, held, {"phase": "executing", "percent": percent})
+
+
+def finish(database, held: Claim) -> None:
+    with database.transaction() as session:
+        attempts.complete(session, held, [], details={})
+
+
+def test_a_job_is_followed_from_its_snapshot_to_its_end(
+    api, ada, database, claim, sockets, publishing
+):
+    job = submit(ada)
+    socket = sockets(f"{api.ws}/ws/jobs/{job}", ada)
+    first = hear(socket)
+    assert (first["type"], first["final"], first["data"]["status"]) == (
+        "snapshot",
+        False,
+        "pending",
+    )
+    held = claim(job)
+    report(database, held, 40)
+    finish(database, held)
+    seen = [first]
+    while not seen[-1]["final"]:
+        seen.append(hear(socket))
+    assert [m["version"] for m in seen] == sorted({m["version"] for m in seen})
+    assert seen[-1]["data"]["status"] == "completed"
+    assert closed_with(socket) == 1000
+
+
+def test_a_job_that_has_ended_is_told_at_once(api, ada, sockets):
+    job = submit(ada)
+    ada.client.post(f"{JOBS}/{job}/cancel")
+    socket = sockets(f"{api.ws}/ws/jobs/{job}", ada)
+    assert (hear(socket)["data"]["status"], closed_with(socket)) == ("cancelled", 1000)
+
+
+def test_lost_events_are_healed_by_reading_the_rows_again(api, ada, database, claim, sockets):
+    job = submit(ada)
+    socket, own = sockets(f"{api.ws}/ws/jobs/{job}", ada), sockets(f"{api.ws}/ws/me", ada)
+    hear(socket)
+    hear(own)
+    held = claim(job)
+    finish(database, held)  # nothing is published
+    began = time.monotonic()
+    assert hear(socket)["data"]["status"] == "completed"
+    kinds = {(message["type"], message["final"]) for message in (hear(own), hear(own))}
+    assert kinds == {("job", True), ("notification", True)}
+    assert time.monotonic() - began < 8
+
+
+def test_stale_and_malformed_messages_are_not_passed_on(
+    api, ada, database, claim, sockets, publishing
+):
+    job = submit(ada)
+    held = claim(job)
+    socket = sockets(f"{api.ws}/ws/jobs/{job}", ada)
+    version = hear(socket)["version"]
+    client = redis.Redis.from_url(api.settings.redis_url)
+    channel = f"{api.settings.redis_ns}:events:job:{job}"
+    stale = Event("job", job, version, (f"job:{job}",), {"stale": True})
+    for message in (b"{", b"\xff", json.dumps(stale.payload()).encode()):
+        client.publish(channel, message)
+    client.close()
+    report(database, held, 10)
+    assert hear(socket)["version"] == version + 1
+
+
+def test_ones_own_socket_tells_of_jobs_and_notifications(
+    api, ada, bob, database, claim, sockets, publishing
+):
+    job = submit(ada)
+    with database.transaction() as session:
+        notifications.notify(session, ada.id, "news", dedupe_key="1", title="before")
+    socket = sockets(f"{api.ws}/ws/me", ada)
+    first = hear(socket)
+    assert [j["id"] for j in first["data"]["jobs"]] == [job]
+    assert first["data"]["unread"] == 1
+    submit(bob)
+    second = submit(ada)
+    message = hear(socket)
+    assert (message["type"], message["id"], message["final"]) == ("job", second, False)
+    finish(database, claim(job))
+    rest = [hear(socket)]
+    while not (rest[-1]["final"] and rest[-1]["type"] == "notification"):
+        rest.append(hear(socket))
+    assert {m["id"] for m in rest if m["type"] == "job"} == {job}
+    assert rest[-1]["data"]["data"]["job_id"] == job
+
+
+def test_previews_are_sent_as_they_are_to_those_who_ask(api, ada, claim, sockets, publishing):
+    job = submit(ada)
+    claim(job)
+    asking = sockets(f"{api.ws}/ws/jobs/{job}?previews=1", ada)
+    hear(asking)
+    assert publishing.publish_preview(job, b"\xff\xd8frame") == 1
+    assert asking.recv(timeout=5) == b"\xff\xd8frame"
+
+
+def test_who_may_not_listen_is_told_why(api, ada, bob, sockets, database):
+    job = submit(ada)
+    cases = [
+        (f"/ws/jobs/{job}", None, 4401),
+        ("/ws/me", None, 4401),
+        ("/ws/me?ticket=gn_wrong", None, 4401),
+        (f"/ws/jobs/{job}", bob, 4403),
+        ("/ws/jobs/999999", ada, 4404),
+        ("/ws/jobs/0", ada, 4404),
+        ("/ws/jobs/abc", ada, 4404),
+        (f"/ws/jobs/{'9' * 30}", ada, 4404),
+    ]
+    for path, who, code in cases:
+        assert closed_with(sockets(api.ws + path, who)) == code, path
+    with database.transaction() as session:
+        session.execute(text("UPDATE api_tokens SET expires_at = now() - interval '1 s'"))
+    assert closed_with(sockets(f"{api.ws}/ws/me", ada)) == 4401
+
+
+def test_a_ticket_opens_one_socket(api, ada, sockets):
+    ticket = ada.client.post("/api/v1/session/ticket").json()["ticket"]
+    assert hear(sockets(f"{api.ws}/ws/me?ticket={ticket}"))["type"] == "snapshot"
+    assert closed_with(sockets(f"{api.ws}/ws/me?ticket={ticket}")) == 4401
+
+
+def test_a_cookie_opens_sockets_for_our_own_pages_only(api, ada, anyone, sockets):
+    anyone.post("/api/v1/session", json={"token": ada.token})
+    name, value = next(iter(anyone.cookies.items()))
+    cookie = {"Cookie": f"{name}={value}"}
+    url = f"{api.ws}/ws/me"
+    assert hear(sockets(url, **cookie, Origin=api.url))["type"] == "snapshot"
+    assert closed_with(sockets(url, **cookie, Origin="https://evil.example")) == 4403
+    assert closed_with(sockets(url, **cookie)) == 4403
+
+
+def test_sockets_survive_the_loss_of_their_redis_connection(
+    api, ada, database, claim, sockets, publishing
+):
+    job = submit(ada)
+    socket = sockets(f"{api.ws}/ws/jobs/{job}", ada)
+    hear(socket)
+    client = redis.Redis.from_url(api.settings.redis_url)
+    client.client_kill_filter(_type="pubsub")
+    client.close()
+    held = claim(job)
+    report(database, held, 50)
+    finish(database, held)
+    while not (message := hear(socket))["final"]:
+        pass
+    assert message["data"]["status"] == "completed"
+
+
+def test_a_client_that_never_reads_leaves_the_others_alone_and_gets_the_end(
+    api, ada, database, claim, sockets, publishing
+):
+    job = submit(ada)
+    held = claim(job)
+    slow = sockets(f"{api.ws}/ws/jobs/{job}", ada, max_queue=1)
+    quick = sockets(f"{api.ws}/ws/jobs/{job}", ada)
+    hear(quick)
+    with database.transaction() as session:
+        row = generation.public(session.get_one(GenerationJob, job))
+    flood = [
+        Event("job", job, 1000 + n, (f"job:{job}",), {**row, "prompt": "x" * 20_000})
+        for n in range(500)
+    ]
+    publishing.publish(flood)
+    with database.transaction() as session:
+        session.execute(text("UPDATE generation_jobs SET version = 5000"))
+    finish(database, held)
+    versions = []
+    while not (message := hear(quick))["final"]:
+        versions.append(message["version"])
+    assert versions == sorted(versions)
+    last = None
+    with suppress(ConnectionClosed):
+        while True:
+            last = json.loads(slow.recv(timeout=8))
+    assert last is not None
+    assert last["data"]["status"] == "completed"
+
+
+def test_many_sockets_share_one_redis_connection_and_leave_nothing_behind(
+    api, ada, database, claim, sockets, publishing
+):
+    job = submit(ada)
+    client = redis.Redis.from_url(api.settings.redis_url)
+    threads = threading.active_count()
+    with ThreadPoolExecutor(20) as pool:
+        opened = list(pool.map(lambda _: sockets(f"{api.ws}/ws/jobs/{job}", ada), range(60)))
+        list(pool.map(hear, opened))
+        assert len(client.client_list(_type="pubsub")) == 1
+        held = claim(job)
+        report(database, held, 10)
+        assert {message["data"]["status"] for message in pool.map(hear, opened)} <= {"running"}
+        for socket in opened:
+            socket.close()
+    channel = f"{api.settings.redis_ns}:events:job:{job}"
+    deadline = time.monotonic() + 5
+    while client.pubsub_numsub(channel)[0][1] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert client.pubsub_numsub(channel)[0][1] == 0
+    assert threading.active_count() <= threads + 8
+    client.close()

@@ -1,0 +1,138 @@
+"""What the API does while a server it needs is away, and when it starts and stops."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy import func, text
+from websockets.exceptions import ConnectionClosed
+
+from genonaut.api.main import create_app
+from genonaut.db.models import Heartbeat
+from tests.api.conftest import Dispatched
+from tests.support.database import migrate, sqlalchemy_url
+from tests.support.servers import running_postgres, running_valkey
+from tests.support.simulator import wait_until
+
+JOBS = "/api/v1/generation-jobs"
+
+
+@pytest.fixture(scope="module")
+def fragile(serve, api_settings):
+    """An API with a Redis of its own, to be taken away."""
+    with running_valkey() as server:
+        yield serve(api_settings(redis_url_test=server.url(3))), server
+
+
+def test_without_redis_jobs_are_taken_within_two_seconds(fragile, make_account):
+    api, server = fragile
+    client = make_account("ada", at=api).client
+    server.stop()
+    try:
+        for _ in range(3):
+            answer = client.post(JOBS, json={"prompt": "x"})
+            assert answer.status_code == 202
+            assert answer.elapsed.total_seconds() < 2
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["checks"]["redis"] == {"ok": False, "detail": "does not answer"}
+        assert client.get("/livez").status_code == 200
+        assert client.get("/health").json()["status"] == "degraded"
+    finally:
+        server.start()
+    assert client.get("/readyz").status_code == 200
+
+
+def test_a_redis_that_hangs_delays_nobody(fragile, make_account):
+    api, server = fragile
+    client = make_account("ada", at=api).client
+    server.pause()
+    try:
+        for _ in range(5):
+            answer = client.post(JOBS, json={"prompt": "x"})
+            assert answer.status_code == 202
+            assert answer.elapsed.total_seconds() < 1
+    finally:
+        server.cont()
+
+
+def test_without_the_database_requests_are_503_and_work_again_afterwards(
+    serve, api_settings, postgres
+):
+    with running_postgres() as server:
+        url = sqlalchemy_url(server.url("genonaut_api"))
+        migrate(url)
+        api = serve(api_settings(database_url_test=url))
+        headers = {"Authorization": "Bearer gn_x"}
+        with httpx.Client(base_url=api.url, headers=headers, timeout=15) as client:
+            assert client.get("/readyz").status_code == 200
+            assert client.get("/api/v1/me").status_code == 401
+            server.stop()
+            answer = client.get("/api/v1/me")
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+            assert answer.json()["code"] == "database_unavailable"
+            assert client.get("/health").json()["status"] == "down"
+            assert client.get("/readyz").status_code == 503
+            assert client.get("/livez").status_code == 200
+            server.start()
+            assert client.get("/api/v1/me").status_code == 401
+
+
+def test_health_is_ok_when_a_worker_was_seen(anyone, database):
+    assert anyone.get("/health").json()["status"] == "degraded"
+    with database.transaction() as session:
+        session.add(
+            Heartbeat(name="w", kind="worker", started_at=func.now(), seen_at=func.now(), info={})
+        )
+    assert anyone.get("/health").json()["status"] == "ok"
+
+
+def test_a_database_at_an_older_revision_is_not_ready(anyone, database):
+    with database.engine.begin() as connection:
+        newest = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+        connection.execute(text("UPDATE alembic_version SET version_num = '704ba727e23b'"))
+    try:
+        answer = anyone.get("/readyz")
+        assert answer.status_code == 503
+        assert not answer.json()["checks"]["migrations"]["ok"]
+    finally:
+        with database.engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": newest})
+
+
+def test_importing_the_module_contacts_nothing():
+    code = "import socket; socket.socket.connect = None; import genonaut.api.main"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_server_stops_quickly_with_sockets_open(api_settings, make_account, sockets):
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(api_settings(), dispatcher=Dispatched()),
+            port=0,
+            log_config=None,
+            ws="websockets-sansio",
+            timeout_graceful_shutdown=10,
+        )
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    who = make_account("ada")
+    opened = [sockets(f"ws://127.0.0.1:{port}/ws/me", who) for _ in range(5)]
+    for socket in opened:
+        socket.recv(timeout=5)
+    began = time.monotonic()
+    server.should_exit = True
+    thread.join(timeout=10)
+    assert time.monotonic() - began < 5
+    for socket in opened:
+        with pytest.raises(ConnectionClosed) as ended:
+            socket.recv(timeout=2)
+        assert ended.value.rcvd.code == 1012
