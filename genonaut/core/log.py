@@ -44,5 +44,14 @@ def configure_logging(level: str, *, as_json: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("httpx", "httpcore", "websockets", "PIL", "amqp", "redbeat", "urllib3"):
+    for chatty in (
+        "alembic",
+        "httpx",
+        "httpcore",
+        "websockets",
+        "PIL",
+        "amqp",
+        "redbeat",
+        "urllib3",
+    ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
