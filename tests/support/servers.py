@@ -65,6 +65,12 @@ class RunningPostgres(Postgres, _Faults):
 class RunningValkey(Valkey, _Faults):
     """A Valkey server for tests."""
 
+    def forget(self) -> None:
+        """Restart with nothing on disk, as a server without persistence does."""
+        self.kill9()
+        shutil.rmtree(self.data_dir)
+        self.start()
+
 
 def free_port() -> int:
     """Find a port on which nothing listens now."""

@@ -1,0 +1,1 @@
+"""The reliability contract (docs/reliability.md), case by case, with real processes."""
