@@ -84,6 +84,13 @@ class Program:
         """Whether the main process runs."""
         return self._process.poll() is None
 
+    def is_frozen(self) -> bool:
+        """Whether the main process is stopped (SIGSTOP)."""
+        state = subprocess.run(
+            ["ps", "-o", "stat=", "-p", str(self.pid)], capture_output=True, text=True, check=False
+        )
+        return state.stdout.startswith("T")
+
     def group(self) -> list[int]:
         """Give every live process of the group, the main one first."""
         table = subprocess.run(

@@ -1,10 +1,12 @@
 """A whole platform on free ports for one test: what runs, what it holds, and how it is broken."""
 
 import itertools
+import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 from uuid import UUID
 
 import psycopg2
@@ -12,6 +14,7 @@ import redis
 from sqlalchemy import func, select
 
 from genonaut.api.config import Settings, load_settings
+from genonaut.core.errors import ConflictError
 from genonaut.db.models import (
     ContentImage,
     ContentItem,
@@ -72,6 +75,35 @@ class Servers:
     comfy: Comfy
 
 
+class Heard:
+    """Collect the events of the channels of a pattern; a context manager."""
+
+    def __init__(self, client: redis.Redis, pattern: str) -> None:
+        self._pubsub: Any = client.pubsub()  # type: ignore[no-untyped-call]
+        self._pubsub.psubscribe(**{pattern: self._take})
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        self._pubsub.get_message(timeout=1)
+        self._thread = self._pubsub.run_in_thread(sleep_time=0.05, daemon=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.stop()
+        self._thread.join()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self._rows.append(json.loads(message["data"])["data"])
+
+    def finals(self) -> dict[int, list[str]]:
+        """Give the final states told so far, by job, in the order they came."""
+        told: dict[int, list[str]] = {}
+        for row in list(self._rows):
+            if row["status"] in FINAL:
+                told.setdefault(row["id"], []).append(row["status"])
+        return told
+
+
 class Rig:
     """One environment of its own: database, namespace, storage, workers, a user."""
 
@@ -84,6 +116,7 @@ class Rig:
         self.folder = folder
         self.ns = f"rig{next(_NUMBERS)}"
         self.programs: list[Program] = []
+        self.neighbours: list[Rig] = []
         self.environment: dict[str, str] = {
             **base_environment(),
             **SHORT,
@@ -141,19 +174,41 @@ class Rig:
         return program
 
     def worker(
-        self, name: str = "generation", *, slots: int = 2, wait: bool = True, **environment: str
+        self,
+        name: str = "generation",
+        *,
+        slots: int = 2,
+        hook: str | None = None,
+        wait: bool = True,
+        **environment: str,
     ) -> Program:
-        """Start a generation worker; with ``wait`` until it consumes."""
+        """Start a generation worker, with a fault from ``hooks``; ``wait`` until it consumes."""
         program = self.start(
             name,
             *("-m", "celery", "-A", "genonaut.worker.queue_app", "worker"),
             *("-Q", "generation", "-c", str(slots), "-n", f"{name}@%h"),
             *("--without-mingle", "--without-gossip"),
+            *(("-I", f"tests.reliability.hooks.{hook}") if hook else ()),
             **environment,
         )
         if wait:
             program.wait_for_log(r"\w ready\.")
         return program
+
+    def another_comfy(self) -> Comfy:
+        """Start one more simulator, for workers that are started from now on."""
+        comfy = Comfy(self.folder, name="comfyui2")
+        self._stack.callback(comfy.close)
+        comfy.start()
+        self.environment["COMFYUI_URL"] += f",{comfy.url}"
+        return comfy
+
+    def neighbour(self, folder: Path) -> "Rig":
+        """Make a second environment on the same servers and the same logical Redis database."""
+        folder.mkdir()
+        made = Rig(Servers(self.postgres, self.valkey, self.comfy), folder, self._stack)
+        self.neighbours.append(made)
+        return made
 
     def beat(self) -> Program:
         """Start a beat."""
@@ -179,6 +234,7 @@ class Rig:
     def submit(
         self,
         *,
+        prompt: str = "a lighthouse in the rain",
         steps: int = 2,
         batch_size: int = 1,
         max_attempts: int = 4,
@@ -190,7 +246,7 @@ class Rig:
         Without ``publish`` it is as if the process died right after the commit.
         """
         request = generation.NewJob(
-            prompt="a lighthouse in the rain",
+            prompt=prompt,
             width=64,
             height=64,
             batch_size=batch_size,
@@ -209,6 +265,18 @@ class Rig:
         """Ask for a job's end, as its owner."""
         with self.database.transaction() as session:
             generation.request_cancel(session, self.user_id, job_id)
+
+    def try_cancel(self, job_id: int) -> bool:
+        """Ask for a job's end; whether it had not ended before."""
+        try:
+            self.cancel(job_id)
+        except ConflictError:
+            return False
+        return True
+
+    def hear_jobs(self) -> "Heard":
+        """Listen to what is told about every job."""
+        return Heard(self.redis, f"{self.ns}:events:job:*")
 
     def job(self, job_id: int) -> GenerationJob:
         """Read a job's row."""
@@ -271,6 +339,19 @@ class Rig:
 
         return until(there, f"job {job_id} is {phase}", timeout_s)  # type: ignore[return-value]
 
+    def wait_until_claimed(self, job_id: int) -> None:
+        """Wait until a worker has taken a job."""
+        until(lambda: self.job(job_id).status != Status.PENDING, f"job {job_id} is taken")
+
+    def wait_until_running(self, job_id: int) -> GenerationJob:
+        """Wait until some ComfyUI works on a job."""
+
+        def there() -> GenerationJob | None:
+            job = self.job(job_id)
+            return job if job.execution_started_at is not None else None
+
+        return until(there, f"job {job_id} is executed")  # type: ignore[return-value]
+
     def wait_until_drawing(self, job_id: int, timeout_s: float = 30) -> GenerationJob:
         """Wait until the simulator executes a job's prompt, and the row knows."""
 
@@ -298,13 +379,23 @@ class Rig:
             assert running == (job.status == Status.RUNNING), f"attempts of job {job.id}"
             if job.status == Status.COMPLETED:
                 assert images.count(job.content_id) == job.batch_size
-        completed = sorted(j.content_id for j in jobs if j.status == Status.COMPLETED)
-        assert completed == sorted(items), "a content item for each completed job and no other"
+        completed = [job.content_id for job in jobs if job.status == Status.COMPLETED]
+        assert len(completed) == len(items), "a content item for each completed job and no other"
+        assert set(completed) == set(items)
 
     def check_keys(self) -> None:
         """Check that nothing in Redis lies outside the environment's prefix."""
-        strangers = [key for key in self.keys() if not key.startswith(f"{self.ns}:")]
+        ours = tuple(f"{rig.ns}:" for rig in (self, *self.neighbours))
+        strangers = [key for key in self.keys() if not key.startswith(ours)]
         assert strangers == []
+
+    def copy_message(self, *, times: int) -> None:
+        """Put copies of the oldest waiting message into the queue."""
+        queue = f"{self.ns}:generation"
+        message = self.redis.lindex(queue, -1)
+        assert isinstance(message, bytes)
+        for _ in range(times):
+            self.redis.rpush(queue, message)
 
     def unpublished(self) -> int:
         """Count the pending rows that were not published since Redis last lost its memory."""
@@ -321,4 +412,4 @@ class Rig:
 
     def waiting_messages(self) -> int:
         """Count the messages in the queue that no worker has taken."""
-        return int(self.redis.llen(f"{self.ns}:generation"))  # type: ignore[arg-type]
+        return int(self.redis.llen(f"{self.ns}:generation"))

@@ -110,18 +110,17 @@ class Proxy:
             self._forget(far)
 
     def _pump(self, near: socket.socket, far: socket.socket) -> None:
-        other = {near: far, far: near}
         with selectors.DefaultSelector() as ready:
-            for side in other:
-                ready.register(side, selectors.EVENT_READ)
+            ready.register(near, selectors.EVENT_READ, far)
+            ready.register(far, selectors.EVENT_READ, near)
             while True:
                 for key, _ in ready.select(timeout=1):
-                    side: socket.socket = key.fileobj  # type: ignore[assignment]
+                    side = near if key.data is far else far
                     data = side.recv(_CHUNK)
                     if not data:
                         return
                     self._hold_back()
-                    other[side].sendall(data)
+                    key.data.sendall(data)
 
     def _hold_back(self) -> None:
         if self.delay_s:

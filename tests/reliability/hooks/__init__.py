@@ -1,0 +1,1 @@
+"""Faults inside a worker, loaded by ``celery worker --include`` in tests only."""
