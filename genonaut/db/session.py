@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from genonaut.core.events import Event
@@ -58,10 +59,16 @@ def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> 
         },
     )
 
-    @event.listens_for(engine, "handle_error")
-    def _leave_a_read_only_server(context: ExceptionContext) -> None:
-        if getattr(context.original_exception, "pgcode", None) == _READ_ONLY_TRANSACTION:
-            context.is_disconnect = True
+    @event.listens_for(engine, "handle_error", retval=True)
+    def _leave_a_read_only_server(context: ExceptionContext) -> OperationalError | None:
+        cause = context.original_exception
+        if getattr(cause, "pgcode", None) != _READ_ONLY_TRANSACTION:
+            return None
+        context.is_disconnect = True
+        # The driver calls it an internal error; to us it is a database that is away for now.
+        return OperationalError(
+            context.statement, context.parameters, cause, connection_invalidated=True
+        )
 
     return engine
 
