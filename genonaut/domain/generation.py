@@ -390,7 +390,7 @@ _ENDINGS = {
     "failed": "{which} failed.",
     "retried": "{which} failed and will be tried again.",
     "released": "{worker} gave {which} back; it does not count.",
-    "waiting": "{worker} found no ComfyUI server; {which} does not count.",
+    "waiting": "{worker} could not go on, {which} does not count.",
     "worker_lost": "worker {worker} lost, {which}.",
     "timed_out": "{which} took too long and was stopped.",
     "cancelled": "{worker} stopped {which} on request.",
