@@ -10,6 +10,8 @@ from genonaut.db.models import ContentImage, ContentItem, GenerationJob
 from genonaut.domain import content, users
 from genonaut.domain.content import Filter
 
+pytestmark = pytest.mark.usefixtures("committed_database")
+
 
 @pytest.fixture
 def people(database):

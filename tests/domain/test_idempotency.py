@@ -12,6 +12,8 @@ from genonaut.domain.idempotency import Answer, Ticket
 
 MADE = Answer(202, "/api/v1/generation-jobs/1", {"id": 1})
 
+pytestmark = pytest.mark.usefixtures("committed_database")
+
 
 @pytest.fixture
 def request_(database) -> Ticket:
