@@ -1,0 +1,348 @@
+"""One claim of a job, in this process, against the simulator: every way it can end."""
+
+import threading
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from itertools import count
+from typing import Any
+
+import pytest
+import redis
+from PIL import Image
+from sqlalchemy import select, update
+
+from genonaut.api.config import Settings
+from genonaut.core.events import Event
+from genonaut.db.models import (
+    ContentImage,
+    ContentItem,
+    GenerationJob,
+    JobAttempt,
+    UserNotification,
+)
+from genonaut.db.session import Database
+from genonaut.domain import generation as jobs
+from genonaut.domain.generation import NewJob
+from genonaut.worker import generation
+from genonaut.worker.services import Services
+from tests.support.simulator import (
+    RunningSimulator,
+    free_port,
+    running_simulator,
+    text_to_image,
+    wait_until,
+)
+
+_SEEDS = count(1)  # never the same graph twice: ComfyUI would answer from its cache
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[RunningSimulator]:
+    with running_simulator() as running:
+        yield running
+
+
+@pytest.fixture
+def sim(simulator: RunningSimulator) -> Iterator[RunningSimulator]:
+    yield simulator
+    simulator.faults()
+
+
+@pytest.fixture
+def make_services(
+    committed_database: Database, make_settings: Callable[..., Settings], sim: RunningSimulator
+) -> Iterator[Callable[..., Services]]:
+    made: list[Services] = []
+
+    def make(**overrides: Any) -> Services:
+        values = {
+            "comfyui_url": sim.url,
+            "comfyui_poll_interval_s": 0.1,
+            "comfyui_connect_timeout_s": 1,
+            "job_retry_backoff_s": 0.01,
+            "storage_min_free_mb": 0,
+            **overrides,
+        }
+        made.append(Services.connect(make_settings(**values)))
+        return made[-1]
+
+    yield make
+    for services in made:
+        services.database.close()
+        services.events.close()
+
+
+@pytest.fixture
+def services(make_services: Callable[..., Services]) -> Services:
+    return make_services()
+
+
+@pytest.fixture
+def quick_job(make_job: Callable[..., GenerationJob]) -> Callable[..., GenerationJob]:
+    def make(
+        prompt: str = "a lighthouse", *, max_attempts: int = 4, **fields: Any
+    ) -> GenerationJob:
+        sampler = {"steps": 3, "seed": next(_SEEDS)}
+        values: dict[str, Any] = {"width": 64, "height": 64, "sampler_params": sampler, **fields}
+        return make_job(request=NewJob(prompt, **values), max_attempts=max_attempts)
+
+    return make
+
+
+def outcomes(database: Database, job_id: int) -> list[str | None]:
+    with database.transaction() as session:
+        return list(
+            session.scalars(
+                select(JobAttempt.outcome)
+                .where(JobAttempt.job_id == job_id)
+                .order_by(JobAttempt.id)
+            )
+        )
+
+
+def prompts_of(sim: RunningSimulator, job: GenerationJob, database: Database) -> list[str]:
+    with database.transaction() as session:
+        used = session.scalars(select(JobAttempt.prompt_id).where(JobAttempt.job_id == job.id))
+        return [prompt_id for prompt_id in used if prompt_id in sim.log()]
+
+
+def test_makes_clean_pictures_with_thumbnails_and_one_notice(services, quick_job, reload) -> None:
+    told: list[Event] = []
+    services.database.sinks.append(told.extend)
+    job = quick_job("secret words", batch_size=2)
+    images = generation.run(services, job.id, worker="w1")
+    assert reload(job).status == "completed"
+    with services.database.transaction() as session:
+        rows = session.scalars(select(ContentImage).order_by(ContentImage.position)).all()
+        [item] = session.scalars(select(ContentItem)).all()
+        [notice] = session.scalars(select(UserNotification)).all()
+    assert [row.id for row in rows] == images
+    assert item.id == reload(job).content_id == notice.data["content_id"]
+    assert notice.kind == "job_completed"
+    for row in rows:
+        data = services.storage.read(row.storage_key)
+        assert b"secret words" not in data
+        assert Image.open(BytesIO(data)).size == (64, 64) == (row.width, row.height)
+        assert set(row.thumbnails) == {"256", "512"}
+        for thumbnail in row.thumbnails.values():
+            assert services.storage.exists(thumbnail["key"])
+    assert rows[0].sha256 != rows[1].sha256
+    versions = [event.version for event in told if event.kind == "job"]
+    assert versions == sorted(set(versions))
+    percents = [e.row["progress"].get("percent", 0) for e in told if e.kind == "job"]
+    assert percents[-1] == 100
+    assert all(percent < 100 for percent in percents[:-1])
+
+
+def test_a_second_delivery_finds_nothing_to_claim(services, quick_job, sim) -> None:
+    job = quick_job()
+    assert generation.run(services, job.id, worker="w1")
+    assert generation.run(services, job.id, worker="w2") == []
+    assert generation.run(services, 10**9, worker="w1") == []
+    assert len(prompts_of(sim, job, services.database)) == 1
+
+
+def test_runs_a_workflow_of_the_caller_under_a_prefix_of_ours(services, quick_job, reload) -> None:
+    job = quick_job(workflow=text_to_image(size=(128, 64), prefix="../../escape"))
+    assert generation.run(services, job.id, worker="w1")
+    with services.database.transaction() as session:
+        [image] = session.scalars(select(ContentImage)).all()
+    assert (image.width, image.height) == (128, 64)
+
+
+@pytest.mark.parametrize("ws", ["refuse", "deaf", "garbage"])
+def test_needs_no_socket(services, quick_job, reload, sim, ws: str) -> None:
+    sim.faults(ws=ws)
+    job = quick_job()
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).status == "completed"
+
+
+@pytest.mark.parametrize("view", ["corrupt", "empty"])
+def test_fetches_a_damaged_picture_once_more(services, quick_job, reload, sim, view: str) -> None:
+    sim.faults(view=view, count=1)
+    job = quick_job()
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).status == "completed"
+
+
+def test_a_download_that_breaks_off_is_repeated_later_without_drawing_again(
+    services, quick_job, reload, sim
+) -> None:
+    sim.faults(view="truncated", count=1)
+    job = quick_job()
+    wait_until(lambda: generation.run(services, job.id, worker="w1"))
+    assert reload(job).status == "completed"
+    assert len(set(prompts_of(sim, job, services.database))) == 1
+
+
+def test_tries_again_when_the_picture_stays_damaged(services, quick_job, reload, sim) -> None:
+    sim.faults(view="corrupt")
+    job = quick_job()
+    assert generation.run(services, job.id, worker="w1") == []
+    assert reload(job).status == "pending"
+    assert reload(job).progress["phase"] == "waiting_to_retry"
+    assert outcomes(services.database, job.id) == ["retried"]
+
+
+@pytest.mark.parametrize(
+    "post", ["reset_after_accept", "500_after_accept", "reset", "503", "garbage"]
+)
+def test_an_unclear_answer_to_the_prompt_draws_once(
+    services, quick_job, reload, sim, post: str
+) -> None:
+    sim.faults(prompt_post=post, count=1)
+    job = quick_job()
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).status == "completed"
+    [prompt_id] = prompts_of(sim, job, services.database)
+    assert sim.log()[prompt_id]["runs"] == 1
+
+
+def test_a_failed_node_is_tried_again_and_then_explained(services, quick_job, reload, sim) -> None:
+    sim.faults(
+        node_error={"type": "RuntimeError", "message": "no kernel", "class_type": "KSampler"}
+    )
+    job = quick_job(max_attempts=2)
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).status == "pending"
+    wait_until(
+        lambda: (
+            generation.run(services, job.id, worker="w1") == [] and reload(job).status == "failed"
+        )
+    )
+    ended = reload(job)
+    assert ended.error_code == "execution_failed"
+    assert "KSampler" in ended.error_message
+    assert "no kernel" in ended.error_message
+    assert outcomes(services.database, job.id) == ["retried", "failed"]
+    with services.database.transaction() as session:
+        [notice] = session.scalars(select(UserNotification)).all()
+    assert notice.kind == "job_failed"
+
+
+def test_out_of_memory_has_a_code_of_its_own(services, quick_job, reload, sim) -> None:
+    sim.faults(oom=True)
+    job = quick_job(max_attempts=1)
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).error_code == "out_of_memory"
+
+
+def test_a_refused_graph_fails_at_once_without_server_details(services, quick_job, reload) -> None:
+    job = quick_job(checkpoint_model="nowhere.safetensors")
+    generation.run(services, job.id, worker="w1")
+    ended = reload(job)
+    assert (ended.status, ended.error_code, ended.attempt) == ("failed", "invalid_workflow", 1)
+    assert "nowhere.safetensors" in ended.error_message
+    assert "aurelia" not in ended.error_message  # the list of what the server has
+
+
+def test_a_prompt_that_comfyui_forgets_is_posted_once_more(
+    services, quick_job, reload, sim
+) -> None:
+    sim.faults(step_delay_s=0.5)
+    job = quick_job()
+    worker = threading.Thread(
+        target=generation.run, args=(services, job.id), kwargs={"worker": "w1"}
+    )
+    worker.start()
+    wait_until(lambda: reload(job).execution_started_at is not None)
+    sim.faults(forget=True)
+    worker.join(30)
+    ended = reload(job)
+    assert (ended.status, ended.attempt) == ("completed", 1)
+
+
+def test_a_cancel_stops_the_prompt_and_nothing_else(services, quick_job, reload, sim) -> None:
+    sim.faults(step_delay_s=0.5)
+    job, other = quick_job("a"), quick_job("b")
+    threads = [
+        threading.Thread(target=generation.run, args=(services, row.id), kwargs={"worker": "w1"})
+        for row in (job, other)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: reload(job).comfyui_prompt_id and reload(other).comfyui_prompt_id)
+    with services.database.transaction() as session:
+        jobs.request_cancel(session, job.user_id, job.id)
+    for thread in threads:
+        thread.join(30)
+    assert reload(job).status == "cancelled"
+    assert reload(other).status == "completed"
+    assert outcomes(services.database, job.id) == ["cancelled"]
+
+
+def test_no_comfyui_means_waiting_without_an_attempt(make_services, quick_job, reload, sim) -> None:
+    services = make_services(comfyui_url=f"http://127.0.0.1:{free_port()}")
+    job = quick_job()
+    generation.run(services, job.id, worker="w1")
+    waiting = reload(job)
+    assert (waiting.status, waiting.attempt) == ("pending", 0)
+    assert waiting.progress["phase"] == "waiting_for_backend"
+
+
+def test_the_server_that_answers_is_chosen(make_services, quick_job, reload, sim) -> None:
+    services = make_services(comfyui_url=f"http://127.0.0.1:{free_port()},{sim.url}")
+    job = quick_job()
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).status == "completed"
+    assert reload(job).backend == sim.url
+
+
+def test_pictures_wait_at_comfyui_for_room_and_are_not_drawn_again(
+    make_services, quick_job, reload, sim
+) -> None:
+    full = make_services(storage_min_free_mb=10**9)
+    job = quick_job()
+    generation.run(full, job.id, worker="w1")
+    waiting = reload(job)
+    assert (waiting.status, waiting.attempt) == ("pending", 0)
+    assert waiting.progress["phase"] == "waiting_for_storage"
+    services = make_services()
+    wait_until(lambda: generation.run(services, job.id, worker="w2"))
+    assert reload(job).status == "completed"
+    [prompt_id] = set(prompts_of(sim, job, services.database))
+    assert sim.log()[prompt_id]["runs"] == 1
+
+
+def test_a_prompt_that_executes_too_long_is_stopped(make_services, quick_job, reload, sim) -> None:
+    sim.faults(step_delay_s=2)
+    services = make_services(comfyui_execution_timeout=1)
+    job = quick_job(max_attempts=1)
+    generation.run(services, job.id, worker="w1")
+    ended = reload(job)
+    assert (ended.status, ended.error_code) == ("failed", "timed_out")
+    assert outcomes(services.database, job.id) == ["timed_out"]
+
+
+def test_the_last_claim_only_collects(services, quick_job, reload, sim) -> None:
+    job = quick_job(max_attempts=1)
+    with services.database.transaction() as session:
+        session.execute(
+            update(GenerationJob)
+            .where(GenerationJob.id == job.id)
+            .values(attempt=1, collect_only=True, comfyui_prompt_id="gone", backend=sim.url)
+        )
+    generation.run(services, job.id, worker="w1")
+    ended = reload(job)
+    assert (ended.status, ended.error_code) == ("failed", "worker_lost")
+    assert prompts_of(sim, job, services.database) == []
+
+
+def test_frames_go_out_only_while_somebody_watches(services, quick_job, sim) -> None:
+    sim.faults(step_delay_s=0.4)
+    job = quick_job(sampler_params={"steps": 8, "seed": 1})
+    with redis.Redis.from_url(services.settings.redis_url) as client:
+        heard = client.pubsub()
+        heard.subscribe(f"{services.settings.redis_ns}:previews:job:{job.id}")
+        worker = threading.Thread(
+            target=generation.run, args=(services, job.id), kwargs={"worker": "w1"}
+        )
+        worker.start()
+        frame = wait_until(
+            lambda: (m := heard.get_message(timeout=0.1)) and m["type"] == "message" and m["data"],
+            20,
+        )
+        worker.join(30)
+        heard.close()
+    assert Image.open(BytesIO(frame)).format == "JPEG"
