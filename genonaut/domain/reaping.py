@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, func, or_, select, text, tuple_, update
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, cast, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, NotFoundError
@@ -107,13 +107,18 @@ def mark_published(session: Session, messages: Collection[Message], epoch: str) 
 
     A row that has been claimed and given back since is due a message of its own: it is left out.
     """
+    numbers = ARRAY(BigInteger)
+    unnested = func.unnest(
+        cast([message.job_id for message in messages], numbers),
+        cast([message.version for message in messages], numbers),
+    ).table_valued("id", "version")
+    sent = unnested.render_derived(name="sent")
     session.execute(
         update(GenerationJob)
         .where(
+            GenerationJob.id == sent.c.id,
+            GenerationJob.version == sent.c.version,
             GenerationJob.status == Status.PENDING,
-            tuple_(GenerationJob.id, GenerationJob.version).in_(
-                [(message.job_id, message.version) for message in messages]
-            ),
         )
         .values(dispatched_at=func.now(), dispatch_epoch=epoch)
         .execution_options(synchronize_session=False)

@@ -3,7 +3,8 @@
 Every row moves. What has no column any more goes into ``params``; what a row was before goes into
 ``params.migrated_from``, from which the downgrade rebuilds it. A half-done row becomes ``failed``:
 no worker holds it. Where several old jobs named one content item, the oldest keeps it (one job is
-one item now) and the others remember it in ``migrated_from``.
+one item now) and the others remember it in ``migrated_from``; a downgrade gives it back unless the
+item has been deleted since.
 
 Revision ID: 9872ef1e50c3
 Revises: 704ba727e23b
@@ -206,8 +207,9 @@ def downgrade() -> None:
     op.execute(
         """
         UPDATE generation_jobs SET
-            content_id = coalesce(
-                content_id, (params -> 'migrated_from' ->> 'content_id')::integer),
+            content_id = coalesce(content_id, (
+                SELECT id FROM content_items
+                WHERE id = (params -> 'migrated_from' ->> 'content_id')::integer)),
             params = params -> 'migrated_from' -> 'parameters'
         WHERE params -> 'migrated_from' ->> 'table' = 'generation_jobs'
         """

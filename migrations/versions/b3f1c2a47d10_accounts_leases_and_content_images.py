@@ -1,7 +1,9 @@
 """Add accounts, leases, attempts, images, notifications and the platform's own tables.
 
 Times become aware (they were UTC without saying so) and ids become 64 bits. A job of a kind that
-the platform does not run, or of a status that it does not know, ends as ``failed`` with the reason.
+the platform does not run, or of a status that it does not know, ends as ``failed`` with the reason;
+a downgrade undoes that. Going down, empty metadata of a content item becomes NULL, users without an
+address get ``<name>@invalid``, and what only the new tables hold is gone.
 
 Revision ID: b3f1c2a47d10
 Revises: 9872ef1e50c3
@@ -147,8 +149,8 @@ def _content() -> None:
         """
         UPDATE content_items SET item_metadata =
             CASE WHEN jsonb_typeof(item_metadata) = 'object' THEN item_metadata
-                 WHEN item_metadata IS NULL OR item_metadata = 'null' THEN '{}'::jsonb
-                 ELSE jsonb_build_object('metadata', item_metadata) END
+                 WHEN item_metadata IS NULL THEN '{}'::jsonb
+                 ELSE jsonb_build_object('legacy_metadata', item_metadata) END
             || jsonb_build_object('legacy_data', content_data)
         """
     )
@@ -201,7 +203,8 @@ def _jobs() -> None:
     op.execute(
         f"""
         UPDATE generation_jobs SET status = 'failed', error_code = 'unknown_status',
-            error_message = 'an upgrade met a status it does not know: ' || status
+            error_message = 'an upgrade met a status it does not know: ' || status,
+            completed_at = coalesce(completed_at, updated_at)
         WHERE status NOT IN {STATUSES}
         """
     )
@@ -405,6 +408,25 @@ def _jobs_down() -> None:
     for name in JOB_CHECKS:
         op.drop_constraint(op.f(f"ck_generation_jobs_{name}"), "generation_jobs")
     op.drop_constraint(op.f("fk_generation_jobs_retry_of_generation_jobs"), "generation_jobs")
+    op.drop_constraint(op.f("fk_generation_jobs_content_id_content_items"), "generation_jobs")
+    op.create_foreign_key(
+        op.f("fk_generation_jobs_result_content_id_content_items"),
+        "generation_jobs",
+        "content_items",
+        ["content_id"],
+        ["id"],
+    )
+    op.execute(
+        """
+        UPDATE generation_jobs SET
+            status = params -> 'migrated_from' ->> 'status',
+            error_message = params -> 'migrated_from' ->> 'error_message',
+            completed_at = (params -> 'migrated_from' ->> 'completed_at')::timestamp
+                AT TIME ZONE 'UTC'
+        WHERE error_code IN ('unknown_status', 'unsupported_job_type')
+            AND params -> 'migrated_from' ->> 'status' IS NOT NULL
+        """
+    )
     # A running job keeps no lease in the older form; it would never end.
     op.execute("UPDATE generation_jobs SET status = 'pending' WHERE status = 'running'")
     for column in job_columns():
@@ -427,7 +449,9 @@ def _content_down() -> None:
         """
         UPDATE content_items SET
             content_data = coalesce(item_metadata ->> 'legacy_data', ''),
-            item_metadata = NULLIF(item_metadata - 'legacy_data', '{}'::jsonb)
+            item_metadata = CASE
+                WHEN item_metadata ? 'legacy_metadata' THEN item_metadata -> 'legacy_metadata'
+                ELSE NULLIF(item_metadata - 'legacy_data', '{}'::jsonb) END
         """
     )
     op.alter_column("content_items", "content_data", nullable=False)

@@ -1,0 +1,228 @@
+"""The reconciler: a backlog is never sent twice, what was lost is sent once, one pass at a time."""
+
+import json
+from collections import Counter
+from itertools import count
+
+import pytest
+from sqlalchemy import event, func, select, text
+
+from genonaut.db.models import GenerationJob
+from genonaut.domain import attempts, generation, reaping
+from genonaut.local import processes
+from genonaut.worker.dispatch import Broker
+from genonaut.worker.queue_app import GENERATION
+from genonaut.worker.reconciler import LOCK_ID, Reconciler
+
+pytestmark = pytest.mark.usefixtures("celery_app")
+
+
+@pytest.fixture
+def reconciler(committed_database, make_settings):
+    made = Reconciler(committed_database, make_settings(postgres_grace_s=0))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def due(database):
+    """Make every pending row due for long enough that it is nobody's to publish but ours."""
+
+    def make() -> None:
+        with database.transaction() as session:
+            session.execute(
+                text("UPDATE generation_jobs SET available_at = now() - interval '1 minute'")
+            )
+
+    return make
+
+
+@pytest.fixture
+def queued(redis_client, settings):
+    return lambda: redis_client.llen(f"{settings.redis_ns}:{GENERATION}")
+
+
+def test_a_pass_publishes_what_nobody_did_and_the_next_nothing(reconciler, make_job, due, queued):
+    for _ in range(3):
+        make_job()
+    due()
+    reconciler.run_once()
+    assert queued() == 3
+    reconciler.run_once()
+    assert queued() == 3
+
+
+def test_after_a_flush_every_pending_row_is_sent_again_once(
+    reconciler, make_job, due, queued, redis_client
+):
+    for _ in range(7):
+        make_job()
+    due()
+    reconciler.run_once()
+    redis_client.flushdb()
+    reconciler.run_once()
+    reconciler.run_once()
+    assert queued() == 7
+
+
+def test_a_flush_between_two_batches_does_not_make_a_pass_endless(
+    committed_database, reconciler, make_job, due, queued, redis_client, monkeypatch
+):
+    monkeypatch.setattr("genonaut.worker.reconciler.BATCH", 2)
+    for _ in range(6):
+        make_job()
+    due()
+    batches = count(1)
+
+    def flush_after_the_first(connection, cursor, statement, *_) -> None:
+        if "dispatch_epoch=" in statement and next(batches) == 1:
+            redis_client.flushdb()
+        assert "dispatch_epoch=" not in statement or next(batches) < 40, "endless"
+
+    event.listen(committed_database.engine, "after_cursor_execute", flush_after_the_first)
+    reconciler.run_once()
+    assert queued() == 6
+
+
+def test_without_redis_a_pass_still_reaps(reconciler, make_claim, reload, valkey):
+    held = make_claim(lease_s=-60)
+    valkey.stop()
+    try:
+        reconciler.run_once()
+    finally:
+        valkey.start()
+    assert reload(held).status == "pending"
+
+
+def test_a_pass_closes_cancels_and_takes_back_what_is_lost(
+    committed_database, reconciler, make_claim, reload
+):
+    lost, stopped = make_claim(lease_s=-60), make_claim()
+    with committed_database.transaction() as session:
+        generation.request_cancel(session, stopped.job.user_id, stopped.job_id)
+        attempts.release(session, stopped, reason="deploy")
+    reconciler.run_once()
+    assert (reload(lost).status, reload(stopped).status) == ("pending", "cancelled")
+
+
+def test_nothing_is_reaped_while_postgres_settles(committed_database, settings, make_claim, reload):
+    held = make_claim(lease_s=-60)
+    patient = Reconciler(committed_database, settings.model_copy(update={"postgres_grace_s": 1e9}))
+    patient.run_once()
+    patient.close()
+    assert reload(held).status == "running"
+
+
+def test_while_another_worker_makes_a_pass_this_one_does_nothing(
+    committed_database, reconciler, make_job, due, queued
+):
+    make_job()
+    due()
+    with committed_database.transaction() as other:
+        other.execute(select(func.pg_advisory_xact_lock(LOCK_ID)))
+        reconciler.run_once()
+        assert queued() == 0
+    reconciler.run_once()
+    assert queued() == 1
+
+
+class Hour:
+    """An hour in front of a real queue; every look finds every published row overdue."""
+
+    def __init__(self, database, broker, client, key) -> None:
+        self.database, self.broker, self.client, self.key = database, broker, client, key
+        self.sent: Counter[int] = Counter()
+
+    def reconcile(self) -> None:
+        epoch = self.broker.epoch()
+        with self.database.transaction() as session:
+            due = reaping.unpublished(session, epoch, settle_s=0, limit=10_000)
+        self.send(due)
+        with self.database.transaction() as session:
+            waiting = reaping.overdue(session, after_s=-1)
+        held = self.broker.held_task_ids(GENERATION, delivered_within_s=60)
+        self.send(reaping.missing(waiting, held))
+
+    def send(self, messages) -> None:
+        # What ``publish`` does, in one round trip for all; test_dispatch sends with Celery.
+        if not messages:
+            return
+        epoch = self.broker.epoch()
+        raw = [json.dumps({"headers": {"id": message.task_id}}) for message in messages]
+        self.client.lpush(self.key, *raw)
+        with self.database.transaction() as session:
+            reaping.mark_published(session, messages, epoch)
+        self.sent.update(message.job_id for message in messages)
+
+    def work(self) -> None:
+        """Take one message, as the slow worker does, and finish its job."""
+        raw = self.client.rpop(self.key)
+        task_id = json.loads(raw)["headers"]["id"]
+        with self.database.transaction() as session:
+            session.execute(
+                text(
+                    "UPDATE generation_jobs SET status = 'cancelled', completed_at = now()"
+                    " WHERE celery_task_id = :id"
+                ),
+                {"id": task_id},
+            )
+
+
+def test_an_hour_of_backlog_sends_each_message_once(
+    database, settings, make_user, redis_client, celery_app
+):
+    user = make_user()
+    with database.transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO generation_jobs (user_id, prompt, celery_task_id)"
+                " SELECT :user, 'a fox', 'task-' || n FROM generate_series(1, 5000) AS n"
+            ),
+            {"user": user.id},
+        )
+        session.execute(text("ANALYZE generation_jobs"))
+    key = f"{settings.redis_ns}:{GENERATION}"
+    with Broker(settings) as broker:
+        hour = Hour(database, broker, redis_client, key)
+        for _ in range(12):
+            hour.reconcile()
+            hour.work()
+        assert set(hour.sent.values()) == {1}
+        assert len(hour.sent) == 5000
+
+        # One message is lost: taken by a worker that died before it could claim.
+        raw = redis_client.rpop(key)
+        hour.sent.clear()
+        for _ in range(3):
+            hour.reconcile()
+        assert list(hour.sent.values()) == [1]
+        with database.transaction() as session:
+            lost = session.get_one(GenerationJob, next(iter(hour.sent)))
+        assert lost.celery_task_id.encode() in raw
+
+        # Redis forgets everything: each row that still waits is sent once more, and only once.
+        hour.sent.clear()
+        redis_client.flushdb()
+        for _ in range(3):
+            hour.reconcile()
+        assert set(hour.sent.values()) == {1}
+        assert len(hour.sent) == 4988
+
+
+def test_a_message_that_was_lost_is_found_by_a_pass(
+    committed_database, reconciler, make_job, due, queued, redis_client, settings
+):
+    make_job()
+    due()
+    reconciler.run_once()
+    redis_client.delete(f"{settings.redis_ns}:{GENERATION}")
+    reconciler.run_once()
+    assert queued() == 0  # it may still be on its way
+    with committed_database.transaction() as session:
+        session.execute(
+            text("UPDATE generation_jobs SET dispatched_at = now() - interval '2 minutes'")
+        )
+    reconciler.run_once()
+    assert processes.wait_until(lambda: queued() == 1, 5)
+    reconciler.run_once()
+    assert queued() == 1
