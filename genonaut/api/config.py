@@ -12,6 +12,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from dotenv.main import DotEnv
+from dotenv.variables import parse_variables
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -64,16 +65,20 @@ def _variables() -> dict[str, str]:
 
     An empty value counts as unset, so that ``COMFYUI_URL=`` in a file means the default.
     """
-    merged: dict[str, str] = {}
+    process = {name: value for name, value in os.environ.items() if value}  # noqa: TID251
+    filled: dict[str, str] = {}
     path = _env_file()
     if path.is_file():
         try:
-            file = DotEnv(path, override=False, interpolate=True, encoding="utf-8").dict()
+            file = DotEnv(path, interpolate=False, encoding="utf-8").dict()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read {path.name}: {error}") from error
-        merged.update({k.lower(): v for k, v in file.items() if v})
-    merged.update({k.lower(): v for k, v in os.environ.items() if v})  # noqa: TID251
-    return merged
+        for name, written in file.items():
+            known = {**filled, **process}
+            parts = (part.resolve(known) for part in parse_variables(written or ""))
+            if value := "".join(parts):
+                filled[name] = value
+    return {name.lower(): value for name, value in {**filled, **process}.items()}
 
 
 class Settings(BaseSettings):
