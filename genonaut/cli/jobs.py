@@ -13,6 +13,7 @@ from genonaut.cli.output import (
     EnvOption,
     JsonOption,
     console,
+    errors,
     fail,
     local_time,
     print_fields,
@@ -22,10 +23,11 @@ from genonaut.cli.output import (
 from genonaut.cli.remote import Api
 from genonaut.cli.servers import settings_for
 
-app = typer.Typer(help="Generation jobs.", no_args_is_help=True)
+app = typer.Typer(help="Generation jobs.", no_args_is_help=True, add_completion=False)
 
 UrlOption = Annotated[
-    str | None, typer.Option("--url", help="The API's address.  [default: the environment's]")
+    str | None,
+    typer.Option("--url", help="The API's address.", show_default="the environment's"),
 ]
 
 
@@ -73,10 +75,8 @@ def submit(
         job = api.call(
             "POST", "/generation-jobs", json=body, headers={"Idempotency-Key": str(uuid4())}
         )
-        if wait and not as_json:
-            [job] = progress.watch(api, [job])
-        elif wait:
-            *_, job = api.watch(job["id"])
+        if wait:
+            job = _wait(api, job, with_bar=not as_json, env=settings.app_env)
     if as_json:
         print_json(job)
     elif wait and job["status"] == "completed":
@@ -87,6 +87,18 @@ def submit(
         console.print(f"job {job['id']} is {job['status']}")
     if wait and job["status"] != "completed":
         fail(_why(job))
+
+
+def _wait(api: Api, job: dict[str, Any], *, with_bar: bool, env: str) -> dict[str, Any]:
+    try:
+        if with_bar:
+            [job] = progress.watch(api, [job])
+        else:
+            *_, job = api.watch(job["id"])
+    except KeyboardInterrupt:
+        errors.print(f"job {job['id']} goes on; see: genonaut jobs show {job['id']} --env {env}")
+        raise
+    return job
 
 
 def _lora(text: str) -> dict[str, Any]:
@@ -155,7 +167,8 @@ def show(
             "status": job["status"],
             "prompt": job["prompt"],
             "model": job["checkpoint_model"],
-            "size": f"{job['width']}x{job['height']}, {job['batch_size']} pictures",
+            "size": f"{job['width']}x{job['height']}",
+            "pictures": job["batch_size"],
             "seed": job["sampler_params"].get("seed"),
             "attempt": f"{job['attempt']} of {job['max_attempts']}",
             "place in queue": job.get("queue_position"),

@@ -1,15 +1,17 @@
 """Show jobs drawing, a bar each."""
 
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from genonaut.cli.output import console
 from genonaut.cli.remote import Api
+from genonaut.domain.lifecycle import FINAL
 
 _WIDTH = 34
 _PHASES = {
@@ -53,21 +55,40 @@ def _bars() -> Iterator[Progress]:
 
 
 def watch(api: Api, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Show a progress bar for each job until all have ended; give their last rows."""
-    with _bars() as progress, ThreadPoolExecutor(max(1, len(jobs))) as pool:
+    """Show a progress bar for each job until all have ended; give their last rows.
+
+    Each job is followed by a thread that ends with the process, so Ctrl-C need not wait for it.
+    """
+    rows = list(jobs)
+    news: SimpleQueue[tuple[int, dict[str, Any] | Exception]] = SimpleQueue()
+    with _bars() as progress:
         tasks = [progress.add_task(_label(job), total=100, state=describe(job)) for job in jobs]
-        return list(
-            pool.map(lambda pair: _follow(api, progress, *pair), zip(jobs, tasks, strict=True))
-        )
+        for place, job in enumerate(jobs):
+            threading.Thread(
+                target=_follow, args=(api, job["id"], place, news), daemon=True
+            ).start()
+        unfinished = set(range(len(jobs)))
+        while unfinished:
+            place, row = news.get()
+            if isinstance(row, Exception):
+                raise row
+            rows[place] = row
+            percent = (row.get("progress") or {}).get("percent", 0)
+            progress.update(tasks[place], completed=percent, state=describe(row))
+            if row["status"] in FINAL:
+                progress.stop_task(tasks[place])
+                unfinished.remove(place)
+    return rows
 
 
-def _follow(api: Api, progress: Progress, job: dict[str, Any], task: TaskID) -> dict[str, Any]:
-    for row in api.watch(job["id"]):
-        percent = (row.get("progress") or {}).get("percent", 0)
-        progress.update(task, completed=percent, state=describe(row))
-        job = row
-    progress.stop_task(task)
-    return job
+def _follow(
+    api: Api, job_id: int, place: int, news: SimpleQueue[tuple[int, dict[str, Any] | Exception]]
+) -> None:
+    try:
+        for row in api.watch(job_id):
+            news.put((place, row))
+    except Exception as error:  # noqa: BLE001 - raised again by the thread that shows the bars
+        news.put((place, error))
 
 
 def _label(job: dict[str, Any]) -> str:

@@ -13,15 +13,22 @@ from websockets.sync.client import connect
 from genonaut.api.config import BUILT_IN, Settings
 from genonaut.core.errors import GenonautError
 from genonaut.core.log import configure_logging
+from genonaut.domain.lifecycle import FINAL
 
-FINAL = frozenset({"completed", "failed", "cancelled"})
 _POLL_S = 1.0
+_PATIENCE_S = 60.0  # an API that is restarted is back by then
 
 
 class ApiError(GenonautError):
     """The API refused, or does not answer; the message says why."""
 
     code = "api_error"
+
+
+class ApiAwayError(ApiError):
+    """The API does not answer."""
+
+    code = "api_away"
 
 
 def token_path(settings: Settings) -> str:
@@ -41,15 +48,16 @@ def own_token(settings: Settings) -> str:
         return path.read_text().strip()
     raise ApiError(
         "no token: set GENONAUT_TOKEN (make one with: genonaut tokens create --user NAME), "
-        "or start the environment with: genonaut up"
+        f"or start the environment with: genonaut up --env {settings.app_env}"
     )
 
 
 class Api:
     """A signed-in client of the API."""
 
-    def __init__(self, base_url: str, token: str) -> None:
+    def __init__(self, base_url: str, token: str, *, start_with: str) -> None:
         self._base_url = base_url
+        self._start_with = start_with
         self._headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(
             base_url=f"{base_url}/api/v1", headers=self._headers, timeout=30, trust_env=False
@@ -59,7 +67,11 @@ class Api:
     def of(cls, settings: Settings, url: str | None = None) -> Self:
         """Make the client for the environment's own API, or the one at ``url``."""
         configure_logging("WARNING")
-        return cls((url or settings.base_url).rstrip("/"), own_token(settings))
+        return cls(
+            (url or settings.base_url).rstrip("/"),
+            own_token(settings),
+            start_with=f"genonaut up --env {settings.app_env}",
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -89,8 +101,10 @@ class Api:
     def watch(self, job_id: int) -> Iterator[dict[str, Any]]:
         """Give a job's rows as they change, to its end.
 
-        The socket tells at once; while there is none the row is read every second.
+        The socket tells at once; while there is none the row is read every second. An API that
+        is away for a moment, as in a restart, is waited for.
         """
+        answered = time.monotonic()
         while True:
             try:
                 for row in self._listen(job_id):
@@ -99,10 +113,16 @@ class Api:
                         return
             except (WebSocketException, OSError):
                 pass
-            row = self.call("GET", f"/generation-jobs/{job_id}")
-            yield row
-            if row["status"] in FINAL:
-                return
+            try:
+                row = self.call("GET", f"/generation-jobs/{job_id}")
+            except ApiAwayError:
+                if time.monotonic() - answered > _PATIENCE_S:
+                    raise
+            else:
+                answered = time.monotonic()
+                yield row
+                if row["status"] in FINAL:
+                    return
             time.sleep(_POLL_S)
 
     def _listen(self, job_id: int) -> Iterator[dict[str, Any]]:
@@ -119,8 +139,8 @@ class Api:
         try:
             answer = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise ApiError(
-                f"the API at {self._base_url} does not answer; start it with: genonaut up"
+            raise ApiAwayError(
+                f"the API at {self._base_url} does not answer; start it with: {self._start_with}"
             ) from error
         if answer.is_error:
             raise ApiError(_problem(answer))
@@ -131,7 +151,13 @@ def _problem(answer: httpx.Response) -> str:
     try:
         problem = answer.json()
         detail = str(problem.get("detail") or problem.get("title"))
-        fields = [f"{e.get('field')}: {e.get('message')}" for e in problem.get("errors") or []]
+        fields = [_field(error) for error in problem.get("errors") or []]
     except (ValueError, AttributeError):
         return f"the API answered {answer.status_code}"
-    return f"{detail} ({'; '.join(fields)})" if fields else detail
+    return "; ".join(fields) or detail
+
+
+def _field(error: dict[str, str]) -> str:
+    [where] = {*error.values()} - {error["detail"]} or {""}
+    name = where.removeprefix("#/").replace("/", ".")
+    return f"{name}: {error['detail']}" if name else error["detail"]
