@@ -23,7 +23,7 @@ from genonaut.db.session import Database, make_engine
 from genonaut.domain import heartbeats
 from genonaut.local.servers import ensure_database, program_path
 
-app = typer.Typer(help="The environment's database.", no_args_is_help=True)
+app = typer.Typer(help="The environment's database.", no_args_is_help=True, add_completion=False)
 
 FORMAT = 1
 ALIVE_S = 30.0
@@ -89,7 +89,8 @@ def migration_state(settings: Settings) -> dict[str, Any]:
 @app.command("backup")
 def backup(
     to: Annotated[
-        Path | None, typer.Option("--to", help="File to write.  [default: VAR_DIR/backups/…]")
+        Path | None,
+        typer.Option("--to", help="File to write.", show_default="VAR_DIR/backups/…"),
     ] = None,
     env: EnvOption = None,
 ) -> None:
@@ -109,7 +110,16 @@ def backup(
             tempfile.TemporaryDirectory(dir=target.parent) as folder,
         ):
             dump = Path(folder) / "database.dump"
-            _run_tool("pg_dump", settings, ["--format=custom", "--no-owner", f"--file={dump}"])
+            _run_tool(
+                "pg_dump",
+                settings,
+                [
+                    "--format=custom",
+                    "--no-owner",
+                    "--exclude-table-data=heartbeats",  # nobody is alive in a restored database
+                    f"--file={dump}",
+                ],
+            )
             manifest = Path(folder) / "manifest.json"
             manifest.write_text(json.dumps(_manifest(settings)))
             part.touch(mode=0o600)
