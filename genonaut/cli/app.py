@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from genonaut import __version__
-from genonaut.api.config import ConfigError
+from genonaut.api.config import ConfigError, get_settings
 from genonaut.cli.output import console, fail
 from genonaut.core.errors import GenonautError
 
@@ -75,6 +75,10 @@ def main() -> None:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"cannot use {error.filename}: {error.strerror}")
     except Exception as error:
         _fail_if_database_away(error)
         raise
@@ -85,4 +89,5 @@ def _fail_if_database_away(error: Exception) -> None:
 
     if isinstance(error, OperationalError):
         why = str(error.orig).strip().splitlines()[0]
-        fail(f"PostgreSQL does not answer ({why}); start it with: genonaut up")
+        env = get_settings().app_env
+        fail(f"PostgreSQL does not answer ({why}); start it with: genonaut up --env {env}")

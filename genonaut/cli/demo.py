@@ -50,7 +50,7 @@ def demo(
     console.print("Genonaut demo: starting PostgreSQL, Valkey, API, workers and ComfyUI…")
     with (
         signals_as_interrupt(),
-        prepared(settings, parts) as (database, keep),
+        prepared(settings, parts, settings.app_env) as (database, keep),
         _log(log_file) as echo,
     ):
         supervisor = Supervisor(

@@ -15,7 +15,7 @@ from genonaut.cli.servers import embedded, migrate, refuse_eviction
 from genonaut.core.errors import ConflictError, UnauthorizedError
 from genonaut.db.session import Database
 from genonaut.domain import users
-from genonaut.local.supervisor import Supervisor
+from genonaut.local.supervisor import Supervisor, make_way
 
 OPERATOR = "operator"
 
@@ -23,20 +23,23 @@ OPERATOR = "operator"
 def up(
     env: EnvOption = None,
     host: Annotated[
-        str | None, typer.Option(help="Address of the API.  [default: API_HOST]")
+        str | None, typer.Option(help="Address of the API.", show_default="API_HOST")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the API.  [default: API_PORT]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the API.", show_default="API_PORT")
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Restart the API on change.")] = False,
     only: Annotated[list[Part] | None, typer.Option(help="Start only this; repeatable.")] = None,
 ) -> None:
     """Start everything and run until Ctrl-C."""
     settings = configured(env, host=host, port=port)
     parts = set(only) if only else set(Part)
-    with prepared(settings, parts) as (database, keep):
+    name = "-".join([settings.app_env, *sorted(set(only or []))])
+    with prepared(settings, parts, name) as (database, keep):
         supervisor = Supervisor(
             compose(settings, database, parts, reload=reload),
             settings.var_path / "run",
-            _name(settings, only),
+            name,
             keep=keep,
         )
         if Part.API in parts:
@@ -53,20 +56,20 @@ def configured(env: str | None, *, host: str | None = None, port: int | None = N
     return use_settings({name: str(value) for name, value in given.items() if value is not None})
 
 
-def _name(settings: Settings, only: list[Part] | None) -> str:
-    return "-".join([settings.app_env, *sorted(only or [])])
-
-
 @contextmanager
 def prepared(
-    settings: Settings, parts: set[Part]
+    settings: Settings, parts: set[Part], name: str
 ) -> Iterator[tuple[Database, list[Callable[[], object]]]]:
     """Have the servers run, the database migrated, the ports free and the operator known.
+
+    ``name`` is that of the supervisor to come.
 
     Raises: GenonautError: one line that says what is in the way.
     """
     if not settings.comfyui_urls and parts & {Part.API, Part.WORKERS}:
         fail("COMFYUI_URL is not set, and this environment has no simulator", status=2)
+    for left in make_way(settings.var_path / "run", name):
+        console.print(f"ended {left}, left by an earlier run that was killed")
     _refuse_taken_ports(settings, parts)
     with embedded(settings) as leases:
         refuse_eviction(settings)

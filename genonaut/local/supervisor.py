@@ -19,7 +19,14 @@ from genonaut.local.errors import SupervisorError
 from genonaut.local.leftovers import RunFile
 from genonaut.local.locks import LockFile
 
-__all__ = ["Process", "Supervisor", "SupervisorError", "Timing", "signals_as_interrupt"]
+__all__ = [
+    "Process",
+    "Supervisor",
+    "SupervisorError",
+    "Timing",
+    "make_way",
+    "signals_as_interrupt",
+]
 
 KILLED_STATUS = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -72,11 +79,7 @@ class Supervisor:
 
         Raises: LocalError: another supervisor of this name runs, or a leftover cannot be ended.
         """
-        if not self._lock.try_lock():
-            raise SupervisorError(
-                f"'{self.name}' is already running (process {self._lock.read().strip()}); "
-                "stop it first"
-            )
+        _take(self._lock, self.name)
         self._lock.write(f"{os.getpid()}\n")
         for left in self._run_file.end_leftovers():
             self._voice.say("genonaut", f"ended {left}, left by an earlier run that was killed")
@@ -201,6 +204,28 @@ class Supervisor:
         for stage in self._stages:
             for child in stage:
                 child.kill()
+
+
+def make_way(run_dir: Path, name: str) -> list[str]:
+    """End what a killed supervisor of this name left; give the names of what that was.
+
+    ``start`` does so too; a caller that looks whether ports are free must do it before.
+
+    Raises: LocalError: a supervisor of this name runs, or a leftover cannot be ended.
+    """
+    lock = LockFile(run_dir / f"{name}.lock")
+    try:
+        _take(lock, name)
+        return RunFile(run_dir, name).end_leftovers()
+    finally:
+        lock.close()
+
+
+def _take(lock: LockFile, name: str) -> None:
+    if not lock.try_lock():
+        raise SupervisorError(
+            f"'{name}' is already running (process {lock.read().strip()}); stop it first"
+        )
 
 
 @contextmanager
