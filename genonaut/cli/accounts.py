@@ -11,8 +11,8 @@ from genonaut.cli.servers import database_of, settings_for
 from genonaut.db.models import User
 from genonaut.domain import users
 
-users_app = typer.Typer(help="Users.", no_args_is_help=True)
-tokens_app = typer.Typer(help="API tokens.", no_args_is_help=True)
+users_app = typer.Typer(help="Users.", no_args_is_help=True, add_completion=False)
+tokens_app = typer.Typer(help="API tokens.", no_args_is_help=True, add_completion=False)
 
 ACTOR = "cli"
 
@@ -60,7 +60,7 @@ def create_token(
     user: Annotated[str, typer.Option("--user", help="Whose token.")],
     name: Annotated[str, typer.Option(help="What it is for.")] = "command line",
     days: Annotated[
-        int | None, typer.Option(min=1, help="Days it is valid.  [default: no end]")
+        int | None, typer.Option(min=1, help="Days it is valid.", show_default="no end")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the token alone.")] = False,
     env: EnvOption = None,

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import httpx
 from rich.markup import escape
@@ -36,6 +36,7 @@ def doctor(env: EnvOption = None, as_json: JsonOption = False) -> None:
     """Check each part and say what to do; exit status 1 if something is wrong."""
     settings = settings_for(env)
     findings = [finding for check in CHECKS for finding in check(settings)]
+    findings = [replace(f, advice="") if f.ok else f for f in findings]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -44,7 +45,7 @@ def doctor(env: EnvOption = None, as_json: JsonOption = False) -> None:
             console.print(
                 f"{mark} [bold]{finding.part:<12}[/bold] {escape(finding.found)}", soft_wrap=True
             )
-            if finding.advice and not finding.ok:
+            if finding.advice:
                 console.print(f"  {'':<12} → {escape(finding.advice)}", soft_wrap=True)
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
@@ -103,11 +104,11 @@ def _comfyui(settings: Settings) -> list[Finding]:
                 models = len(client.options().checkpoints)
         except GenonautError as error:
             advice = (
-                "genonaut up starts the simulator"
+                f"the simulator starts with: genonaut up --env {settings.app_env}"
                 if settings.uses_simulator
                 else "start ComfyUI there, or correct COMFYUI_URL"
             )
-            findings.append(Finding("ComfyUI", ok=False, found=str(error), advice=advice))
+            findings.append(Finding("ComfyUI", ok=False, found=f"{url}: {error}", advice=advice))
         else:
             kind = "simulator" if settings.uses_simulator else "server"
             found = f"{kind} at {url}: {models} checkpoints, {remaining} prompts queued"

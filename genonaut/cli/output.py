@@ -7,16 +7,16 @@ from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 EnvOption = Annotated[
     str | None,
-    typer.Option("--env", help="Environment: demo, test, dev or your own.  [default: APP_ENV]"),
+    typer.Option("--env", help="Environment: demo, test, dev or your own.", show_default="APP_ENV"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -29,15 +29,29 @@ def fail(message: str, *, status: int = 1) -> NoReturn:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under headings, without a frame, so that they can be cut and pasted."""
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
-    console.print(table)
+    """Print rows under headings, a line each however narrow the terminal, so that `cut` works."""
+    lines = [[_cell(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        padded = [
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)
+        ]
+        style = None if number else "bold"
+        console.print(escape("  ".join(padded).rstrip()), style=style, soft_wrap=True)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return local_time(value)
+    return "" if value is None else str(value)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -48,8 +62,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
         console.print(f"[bold]{name.ljust(width)}[/bold]  {escape(shown)}", soft_wrap=True)
 
 
-def local_time(text: str | None) -> str:
-    """Show an ISO time in the reader's zone, to the second."""
-    if not text:
-        return ""
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def local_time(moment: datetime | str) -> str:
+    """Show a time, or an ISO text of one, in the reader's zone, to the second."""
+    at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

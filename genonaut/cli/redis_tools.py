@@ -18,7 +18,7 @@ from genonaut.cli.output import (
 )
 from genonaut.cli.servers import embedded, redis_client, settings_for
 
-app = typer.Typer(help="The environment's Redis.", no_args_is_help=True)
+app = typer.Typer(help="The environment's Redis.", no_args_is_help=True, add_completion=False)
 
 
 def _databases(settings: Settings) -> list[str]:
@@ -59,7 +59,7 @@ def info(env: EnvOption = None, as_json: JsonOption = False) -> None:
         with embedded(settings, postgres=False), redis_client(settings.redis_url) as client:
             told: dict[str, object] = client.info()
             fields = {
-                "server": f"{told.get('server_name', 'redis')} {told.get('redis_version')}",
+                "server": _server(told),
                 "memory": told.get("used_memory_human"),
                 "maxmemory_policy": told.get("maxmemory_policy"),
                 "append_only": bool(told.get("aof_enabled")),
@@ -73,6 +73,12 @@ def info(env: EnvOption = None, as_json: JsonOption = False) -> None:
         print_json(fields)
     else:
         print_fields(fields)
+
+
+def _server(told: dict[str, object]) -> str:
+    # Valkey calls itself Redis 7.2 to whoever asks for `redis_version`.
+    version = told.get("valkey_version") or told.get("redis_version")
+    return f"{told.get('server_name', 'redis')} {version}"
 
 
 @app.command("flush")
