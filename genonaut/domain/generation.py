@@ -35,7 +35,7 @@ def public(job: GenerationJob) -> dict[str, Any]:
         "prompt": job.prompt,
         "negative_prompt": job.negative_prompt,
         "checkpoint_model": job.checkpoint_model,
-        "lora_models": job.lora_models or [],
+        "lora_models": _loras(job),
         "width": job.width,
         "height": job.height,
         "batch_size": job.batch_size,
@@ -108,6 +108,19 @@ def _sampler_params(params: dict[str, Any]) -> dict[str, Any]:
     return dict(given) if isinstance(given, dict) else {}
 
 
+def _loras(job: GenerationJob) -> list[dict[str, Any]]:
+    # Of before the merge, too: bare names are LoRAs, what has no name is none.
+    given: Any = job.lora_models
+    listed = given if isinstance(given, list) else []
+    named = [{"name": lora} if isinstance(lora, str) else lora for lora in listed]
+    return [lora for lora in named if isinstance(lora, dict) and lora.get("name")]
+
+
+def _strength(lora: dict[str, Any], of: str) -> float:
+    value = lora.get(f"strength_{of}")
+    return 1.0 if value is None else value
+
+
 SAMPLER_DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "steps": 20,
@@ -128,8 +141,8 @@ def graph_for(job: GenerationJob, filename_prefix: str, *, checkpoint: str) -> d
         for name, default in SAMPLER_DEFAULTS.items()
     }
     loras = tuple(
-        workflow.Lora(lora["name"], lora.get("strength_model", 1.0), lora.get("strength_clip", 1.0))
-        for lora in job.lora_models or []
+        workflow.Lora(lora["name"], *(_strength(lora, of) for of in ("model", "clip")))
+        for lora in _loras(job)
     )
     return workflow.build_text_to_image(
         workflow.TextToImage(

@@ -293,7 +293,7 @@ def test_jobs_keep_their_promises(engine):
         OnThisServer,
         # A story of thirty steps is read faster than it is made shorter.
         settings=settings(
-            max_examples=40,
+            max_examples=30,
             stateful_step_count=30,
             deadline=None,
             phases=(Phase.reuse, Phase.generate),
