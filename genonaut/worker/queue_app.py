@@ -6,10 +6,13 @@ be lost, doubled or late (see ``domain/reaping.py``).
 
 from typing import Any
 
+import redis
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
+from kombu.transport.redis import Channel as RedisChannel
+from kombu.transport.redis import Transport as RedisTransport
 
 from genonaut.api.config import Settings, get_settings
 from genonaut.worker.queues import DEFAULT, GENERATION, QUEUES, RUN_COMFY_JOB
@@ -17,11 +20,33 @@ from genonaut.worker.queues import DEFAULT, GENERATION, QUEUES, RUN_COMFY_JOB
 _MARGIN_S = 600
 
 
+class _Channel(RedisChannel):
+    """Say that a connection is gone in a way that Celery understands.
+
+    A job may outlast the connection its message came over. When Celery then acknowledges the
+    message, or gives it back, kombu finds its connection taken apart and fails with an
+    AttributeError, which ends the worker; any connection error it would have logged.
+    """
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.connection.client is None:
+            raise redis.ConnectionError("the message's connection was closed")
+        parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
+        return parameters
+
+
+class _Transport(RedisTransport):
+    Channel = _Channel
+
+
 class _Connection(Connection):
     """Look for a lost broker every few seconds.
 
     kombu's own intervals grow to half a minute, longer than a job may wait for Redis's return.
     """
+
+    def get_transport_cls(self) -> type[RedisTransport]:
+        return _Transport
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Connection:
         patient = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
