@@ -91,6 +91,16 @@ class Program:
         )
         return state.stdout.startswith("T")
 
+    def open_files(self) -> int:
+        """Count what the main process has open: files, sockets, pipes."""
+        listed = subprocess.run(
+            ["lsof", "-n", "-P", "-p", str(self.pid), "-F", "f"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return sum(line.startswith("f") for line in listed.stdout.splitlines())
+
     def group(self) -> list[int]:
         """Give every live process of the group, the main one first."""
         table = subprocess.run(

@@ -1,35 +1,31 @@
 """A whole platform on free ports for one test: what runs, what it holds, and how it is broken."""
 
 import itertools
-import json
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg2
 import redis
-from sqlalchemy import func, select
 
 from genonaut.api.config import Settings, load_settings
 from genonaut.core.errors import ConflictError
-from genonaut.db.models import (
-    ContentImage,
-    ContentItem,
-    GenerationJob,
-    JobAttempt,
-    UserNotification,
-)
 from genonaut.db.session import Database
 from genonaut.domain import generation, users
-from genonaut.domain.lifecycle import FINAL, Status
-from genonaut.worker.dispatch import Dispatcher
+from genonaut.domain.lifecycle import Status
+from genonaut.domain.reaping import Message
+from genonaut.worker.dispatch import Broker, Dispatcher
 from genonaut.worker.queue_app import celery, configuration
-from tests.reliability.program import NeverError, Program, base_environment, until
+from tests.reliability.observe import Heard, Monitor
+from tests.reliability.program import Program, base_environment
+from tests.reliability.rows import Rows
 from tests.reliability.simulator import Comfy
-from tests.support.servers import RunningPostgres, RunningValkey
+from tests.reliability.web import Api
+from tests.support.servers import RunningPostgres, RunningValkey, free_port
 
 SHORT: dict[str, str] = {
     "LEASE_S": "3",
@@ -45,6 +41,7 @@ SHORT: dict[str, str] = {
     "COMFYUI_READ_TIMEOUT_S": "3",
     "WORKER_SHUTDOWN_GRACE_S": "5",
     "STORAGE_MIN_FREE_MB": "0",
+    "JOBS_PER_MINUTE": "1000",
 }
 """Production's rules with short times."""
 
@@ -75,36 +72,7 @@ class Servers:
     comfy: Comfy
 
 
-class Heard:
-    """Collect the events of the channels of a pattern; a context manager."""
-
-    def __init__(self, client: redis.Redis, pattern: str) -> None:
-        self._pubsub: Any = client.pubsub()  # type: ignore[no-untyped-call]
-        self._pubsub.psubscribe(**{pattern: self._take})
-        self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Self:
-        self._pubsub.get_message(timeout=1)
-        self._thread = self._pubsub.run_in_thread(sleep_time=0.05, daemon=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.stop()
-        self._thread.join()
-
-    def _take(self, message: dict[str, Any]) -> None:
-        self._rows.append(json.loads(message["data"])["data"])
-
-    def finals(self) -> dict[int, list[str]]:
-        """Give the final states told so far, by job, in the order they came."""
-        told: dict[int, list[str]] = {}
-        for row in list(self._rows):
-            if row["status"] in FINAL:
-                told.setdefault(row["id"], []).append(row["status"])
-        return told
-
-
-class Rig:
+class Rig(Rows):
     """One environment of its own: database, namespace, storage, workers, a user."""
 
     def __init__(
@@ -117,6 +85,7 @@ class Rig:
         self.ns = f"rig{next(_NUMBERS)}"
         self.programs: list[Program] = []
         self.neighbours: list[Rig] = []
+        self.web: Api | None = None
         self.environment: dict[str, str] = {
             **base_environment(),
             **SHORT,
@@ -210,9 +179,27 @@ class Rig:
         self.neighbours.append(made)
         return made
 
-    def beat(self) -> Program:
+    def beat(self, name: str = "beat") -> Program:
         """Start a beat."""
-        return self.start("beat", "-m", "celery", "-A", "genonaut.worker.queue_app", "beat")
+        return self.start(name, "-m", "celery", "-A", "genonaut.worker.queue_app", "beat")
+
+    def api(self, *, port: int | None = None) -> Api:
+        """Start the API; from now on jobs are submitted and cancelled through it."""
+        port = port or free_port()
+        program = self.start(
+            f"api{len(self.programs)}",
+            *("-m", "uvicorn", "genonaut.api.main:app", "--host", "127.0.0.1"),
+            *("--port", str(port), "--log-level", "warning"),
+        )
+        self.web = Api(program, port, self.token(self.user_id))
+        self._stack.callback(self.web.http.close)
+        self.web.wait_until_ready()
+        return self.web
+
+    def token(self, user_id: UUID) -> str:
+        """Make an API token."""
+        with self.database.transaction() as session:
+            return users.issue_token(session, user_id, name="test")
 
     def dispatcher(self) -> Dispatcher:
         """Give what publishes after our commits, as in the API."""
@@ -241,28 +228,40 @@ class Rig:
         publish: bool = True,
         count: int = 1,
     ) -> int:
-        """Commit jobs and publish them, as the API does; give the (first) id.
+        """Take jobs, through the API if there is one, else as it does; give the (first) id.
 
         Without ``publish`` it is as if the process died right after the commit.
         """
-        request = generation.NewJob(
-            prompt=prompt,
-            width=64,
-            height=64,
-            batch_size=batch_size,
-            sampler_params={"steps": steps},
-        )
-        sinks = [self.dispatcher().on_events] if publish else []
-        self.database.sinks[:] = sinks
+        body: dict[str, Any] = {
+            "prompt": prompt,
+            "width": 64,
+            "height": 64,
+            "batch_size": batch_size,
+            "sampler_params": {"steps": steps},
+        }
+        if self.web is not None and publish:
+            return min(self.web.submit(**body) for _ in range(count))
+        self.database.sinks[:] = [self.dispatcher().on_events] if publish else []
         with self.database.transaction() as session:
             jobs = [
-                generation.create(session, self.user_id, request, max_attempts=max_attempts)
+                generation.create(
+                    session, self.user_id, generation.NewJob(**body), max_attempts=max_attempts
+                )
                 for _ in range(count)
             ]
         return jobs[0].id
 
     def cancel(self, job_id: int) -> None:
-        """Ask for a job's end, as its owner."""
+        """Ask for a job's end, as its owner.
+
+        Raises: ConflictError: it has ended otherwise.
+        """
+        if self.web is not None:
+            status = self.web.cancel(job_id)
+            if status == 409:
+                raise ConflictError
+            assert status in {200, 202}
+            return
         with self.database.transaction() as session:
             generation.request_cancel(session, self.user_id, job_id)
 
@@ -274,119 +273,56 @@ class Rig:
             return False
         return True
 
-    def hear_jobs(self) -> "Heard":
+    def hear_jobs(self) -> Heard:
         """Listen to what is told about every job."""
         return Heard(self.redis, f"{self.ns}:events:job:*")
 
-    def job(self, job_id: int) -> GenerationJob:
-        """Read a job's row."""
-        with self.database.transaction() as session:
-            return session.get_one(GenerationJob, job_id)
+    def monitor(self) -> Monitor:
+        """Collect the channels that anybody uses."""
+        return Monitor(self.valkey.url())
 
-    def jobs(self) -> list[GenerationJob]:
-        """Read every job's row."""
-        with self.database.transaction() as session:
-            return list(session.scalars(select(GenerationJob).order_by(GenerationJob.id)))
+    # --- Redis -----------------------------------------------------------------------------
 
-    def attempts(self, job_id: int) -> list[JobAttempt]:
-        """Read a job's attempts, oldest first."""
-        query = select(JobAttempt).where(JobAttempt.job_id == job_id).order_by(JobAttempt.id)
-        with self.database.transaction() as session:
-            return list(session.scalars(query))
+    def redis_away(self, how: str) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Give what takes Redis away (``down`` or ``frozen``) and what brings it back."""
+        if how == "down":
+            return self.valkey.kill9, self.valkey.start
+        return self.valkey.pause, self.valkey.cont
 
-    def outcomes(self, job_id: int) -> list[str | None]:
-        """Say how a job's attempts ended, oldest first; None for one at work."""
-        return [attempt.outcome for attempt in self.attempts(job_id)]
+    def cut_connections(self) -> None:
+        """Have Redis close every connection but our own (CLIENT KILL)."""
+        for kind in ("normal", "pubsub"):
+            self.redis.client_kill_filter(_type=kind, skipme=True)
 
-    def timeline(self, job_id: int) -> str:
-        """Give the messages of a job's timeline, a line each."""
-        with self.database.transaction() as session:
-            entries = generation.timeline(session, session.get_one(GenerationJob, job_id))
-        return "\n".join(entry["message"] for entry in entries)
+    def redis_connections(self) -> int:
+        """Count the connections that anybody has to Redis."""
+        return len(self.redis.client_list())
 
-    def notices(self, job_id: int) -> list[str]:
-        """Give the kinds of the notifications about a job."""
-        query = select(UserNotification.kind).where(
-            UserNotification.data["job_id"].as_integer() == job_id
-        )
-        with self.database.transaction() as session:
-            return list(session.scalars(query))
+    def has_beat(self) -> bool:
+        """Whether a beat holds the lock of this environment."""
+        return bool(self.redis.exists(f"{self.ns}:redbeat:lock"))
 
-    def count(self, status: str) -> int:
-        """Count the jobs in a state."""
-        query = select(func.count()).where(GenerationJob.status == status)
-        with self.database.transaction() as session:
-            return session.scalars(query.select_from(GenerationJob)).one()
+    def ping_workers(self) -> None:
+        """Ask every worker for a sign of life through Celery's remote control."""
+        self.dispatcher()
+        celery.control.ping(timeout=0.3)
 
-    def wait_for(self, job_id: int, status: str, timeout_s: float = 30) -> GenerationJob:
-        """Wait until a job is in a state; another final one fails at once."""
-
-        def there() -> GenerationJob | None:
-            job = self.job(job_id)
-            if job.status != status and job.status in FINAL:
-                why = f"{job.error_code}: {job.error_message}"
-                raise NeverError(f"job {job_id} became {job.status} ({why})")
-            return job if job.status == status else None
-
-        return until(there, f"job {job_id} is {status}", timeout_s)  # type: ignore[return-value]
-
-    def wait_for_phase(self, job_id: int, phase: str, timeout_s: float = 30) -> GenerationJob:
-        """Wait until a job's progress says so."""
-
-        def there() -> GenerationJob | None:
-            job = self.job(job_id)
-            return job if job.progress.get("phase") == phase else None
-
-        return until(there, f"job {job_id} is {phase}", timeout_s)  # type: ignore[return-value]
-
-    def wait_until_claimed(self, job_id: int) -> None:
-        """Wait until a worker has taken a job."""
-        until(lambda: self.job(job_id).status != Status.PENDING, f"job {job_id} is taken")
-
-    def wait_until_running(self, job_id: int) -> GenerationJob:
-        """Wait until some ComfyUI works on a job."""
-
-        def there() -> GenerationJob | None:
-            job = self.job(job_id)
-            return job if job.execution_started_at is not None else None
-
-        return until(there, f"job {job_id} is executed")  # type: ignore[return-value]
-
-    def wait_until_drawing(self, job_id: int, timeout_s: float = 30) -> GenerationJob:
-        """Wait until the simulator executes a job's prompt, and the row knows."""
-
-        def there() -> GenerationJob | None:
-            job = self.job(job_id)
-            prompt_id = job.comfyui_prompt_id
-            executing = job.status == Status.RUNNING and job.execution_started_at is not None
-            return job if executing and prompt_id and self.comfy.runs_now(prompt_id) else None
-
-        return until(there, f"job {job_id} is drawing", timeout_s)  # type: ignore[return-value]
+    def key_sizes(self) -> dict[str, int]:
+        """Give the number of elements of each list, set and hash; 1 for the rest."""
+        count = {b"list": "LLEN", b"set": "SCARD", b"hash": "HLEN", b"zset": "ZCARD"}
+        client: Any = self.redis
+        sizes: dict[str, int] = {}
+        for key in self.all_keys():
+            command = count.get(client.type(key))
+            sizes[key] = client.execute_command(command, key) if command else 1
+        return sizes
 
     # --- what must always hold -------------------------------------------------------------
-
-    def check_books(self) -> None:
-        """Check that every job has what belongs to its state, once."""
-        with self.database.transaction() as session:
-            jobs = session.scalars(select(GenerationJob)).all()
-            items = session.scalars(select(ContentItem.id)).all()
-            images = session.scalars(select(ContentImage.content_id)).all()
-        for job in jobs:
-            expected = [f"job_{job.status}"] if job.status in FINAL else []
-            assert self.notices(job.id) == expected, f"notices of job {job.id}"
-            ended = [attempt for attempt in self.attempts(job.id) if attempt.ended_at]
-            running = len(self.attempts(job.id)) - len(ended)
-            assert running == (job.status == Status.RUNNING), f"attempts of job {job.id}"
-            if job.status == Status.COMPLETED:
-                assert images.count(job.content_id) == job.batch_size
-        completed = [job.content_id for job in jobs if job.status == Status.COMPLETED]
-        assert len(completed) == len(items), "a content item for each completed job and no other"
-        assert set(completed) == set(items)
 
     def check_keys(self) -> None:
         """Check that nothing in Redis lies outside the environment's prefix."""
         ours = tuple(f"{rig.ns}:" for rig in (self, *self.neighbours))
-        strangers = [key for key in self.keys() if not key.startswith(ours)]
+        strangers = [key for key in self.all_keys() if not key.startswith(ours)]
         assert strangers == []
 
     def copy_message(self, *, times: int) -> None:
@@ -397,6 +333,12 @@ class Rig:
         for _ in range(times):
             self.redis.rpush(queue, message)
 
+    def publish_unknown(self, job_id: int) -> None:
+        """Publish a message for a row that does not exist."""
+        self.dispatcher()
+        with Broker(self.settings()) as broker:
+            broker.send(Message(job_id, str(uuid4())))
+
     def unpublished(self) -> int:
         """Count the pending rows that were not published since Redis last lost its memory."""
         epoch = self.redis.get(f"{self.ns}:epoch")
@@ -406,7 +348,7 @@ class Rig:
             for job in self.jobs()
         )
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """List the keys of the logical database."""
         return sorted(key.decode() for key in self.redis.scan_iter(count=1000))
 

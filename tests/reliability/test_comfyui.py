@@ -110,10 +110,11 @@ def test_f32_what_was_drawn_while_no_worker_lived_is_collected(rig: Rig) -> None
 
 
 def test_f33_cancelling_stops_one_job_and_harms_no_other(rig: Rig) -> None:
-    rig.worker(slots=3)
-    running = rig.submit(steps=300)
+    rig.worker(slots=3, wait=False)
+    rig.api()
+    running = rig.submit(steps=150)
     rig.wait_until_drawing(running)
-    queued, other = rig.submit(steps=300), rig.submit(steps=10)
+    queued, other = rig.submit(steps=150), rig.submit(steps=10)
     for job_id in (queued, other):
         rig.wait_for_phase(job_id, "queued_at_backend")
     rig.cancel(queued)
@@ -132,6 +133,7 @@ def test_f33_cancelling_stops_one_job_and_harms_no_other(rig: Rig) -> None:
 
 
 def test_f33_a_cancel_before_any_worker_has_the_job_is_immediate(rig: Rig) -> None:
+    rig.api()
     job_id = rig.submit()
     rig.cancel(job_id)
     assert rig.job(job_id).status == "cancelled"
@@ -139,7 +141,8 @@ def test_f33_a_cancel_before_any_worker_has_the_job_is_immediate(rig: Rig) -> No
 
 
 def test_f33_a_cancel_while_the_job_finishes_wins_or_loses_cleanly(rig: Rig) -> None:
-    rig.worker(slots=4)
+    rig.worker(slots=4, wait=False)
+    rig.api()
     rig.comfy.faults(history_delay_s=0.3, step_delay_s=0)
     with rig.hear_jobs() as heard:
         for delay_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8):
@@ -157,8 +160,9 @@ def test_f33_a_cancel_while_the_job_finishes_wins_or_loses_cleanly(rig: Rig) -> 
 
 
 def test_f34_a_job_cancelled_while_no_worker_lives_never_runs(rig: Rig) -> None:
-    worker = rig.worker()
-    left = rig.submit(steps=1000)
+    worker = rig.worker(wait=False)
+    rig.api()
+    left = rig.submit(steps=150)
     prompt_id = rig.wait_until_drawing(left).comfyui_prompt_id
     worker.kill9()
     waiting = rig.submit()
