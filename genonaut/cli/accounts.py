@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from sqlalchemy import select
 
+from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, print_json, print_table
-from genonaut.cli.servers import database_of, settings_for
+from genonaut.cli.servers import database_of
 from genonaut.db.models import User
 from genonaut.domain import users
 

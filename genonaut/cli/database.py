@@ -17,8 +17,9 @@ from sqlalchemy import make_url, text
 
 from genonaut import __version__
 from genonaut.api.config import Settings, environment_variables
+from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, fail, print_fields, print_json
-from genonaut.cli.servers import alembic_config, embedded, migrate, settings_for
+from genonaut.cli.servers import alembic_config, embedded, migrate
 from genonaut.db.session import Database, make_engine
 from genonaut.domain import heartbeats
 from genonaut.local.servers import ensure_database, program_path

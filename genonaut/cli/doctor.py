@@ -12,9 +12,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from genonaut import __version__
 from genonaut.api.config import Settings
 from genonaut.cli.database import migration_state
+from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, print_json
 from genonaut.cli.processes import WEDGED_S, free_disk_mb
-from genonaut.cli.servers import EVICTING, eviction_policy, settings_for
+from genonaut.cli.servers import EVICTING, eviction_policy
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database
 from genonaut.domain import heartbeats

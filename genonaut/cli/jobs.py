@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from genonaut.cli import progress
+from genonaut.cli.environment import settings_for
 from genonaut.cli.output import (
     EnvOption,
     JsonOption,
@@ -21,7 +22,6 @@ from genonaut.cli.output import (
     print_table,
 )
 from genonaut.cli.remote import Api
-from genonaut.cli.servers import settings_for
 
 app = typer.Typer(help="Generation jobs.", no_args_is_help=True, add_completion=False)
 

@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from genonaut.cli.output import console
-from genonaut.cli.remote import Api
-from genonaut.domain.lifecycle import FINAL
+from genonaut.cli.remote import FINAL, Api
 
 _WIDTH = 34
 _PHASES = {

@@ -7,6 +7,7 @@ import redis
 import typer
 
 from genonaut.api.config import Settings
+from genonaut.cli.environment import settings_for
 from genonaut.cli.output import (
     EnvOption,
     JsonOption,
@@ -16,7 +17,7 @@ from genonaut.cli.output import (
     print_json,
     print_table,
 )
-from genonaut.cli.servers import embedded, redis_client, settings_for
+from genonaut.cli.servers import embedded, redis_client
 
 app = typer.Typer(help="The environment's Redis.", no_args_is_help=True, add_completion=False)
 

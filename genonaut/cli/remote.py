@@ -13,8 +13,8 @@ from websockets.sync.client import connect
 from genonaut.api.config import BUILT_IN, Settings
 from genonaut.core.errors import GenonautError
 from genonaut.core.log import configure_logging
-from genonaut.domain.lifecycle import FINAL
 
+FINAL = frozenset({"completed", "failed", "cancelled", "skipped"})
 _POLL_S = 1.0
 _PATIENCE_S = 60.0  # an API that is restarted is back by then
 

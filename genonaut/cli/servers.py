@@ -9,7 +9,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from genonaut.api.config import ROOT, Settings, get_settings, use_settings
+from genonaut.api.config import ROOT, Settings
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database, make_engine
 from genonaut.local.servers import Lease, ensure_database, ensure_postgres, ensure_valkey
@@ -24,11 +24,6 @@ class ServersError(GenonautError):
     """A server is missing or unfit; the message says what to do."""
 
     code = "server_unavailable"
-
-
-def settings_for(env: str | None) -> Settings:
-    """Give the settings of the environment asked for, or of the active one."""
-    return get_settings() if env is None else use_settings({"app_env": env})
 
 
 @contextmanager
