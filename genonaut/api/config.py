@@ -324,7 +324,7 @@ class Settings(BaseSettings):
                 f"REDIS_NS_{self.app_env.upper()} must be letters, digits, '_', '.', '-'"
             )
         for name in ("redis_url", "celery_broker_url", "celery_result_backend"):
-            if urlsplit(getattr(self, name)).scheme not in {"redis", "rediss", "unix"}:
+            if urlsplit(getattr(self, name)).scheme not in {"redis", "rediss"}:
                 raise ValueError(f"{name.upper()}_{self.app_env.upper()} must start with redis://")
         if not self.database_url.startswith("postgresql+psycopg2://"):
             raise ValueError(f"DATABASE_URL_{self.app_env.upper()} must start with postgresql://")
