@@ -9,6 +9,7 @@
 ``make_job``           ``make_job(user, prompt=..., **columns)`` -> ``GenerationJob``, pending
 ``make_claim``         ``make_claim(job, worker=..., lease_s=...)`` -> ``Claim``
 ``reload``             ``reload(row_or_claim)`` -> the row as it is now
+``left_at_comfyui``    ``left_at_comfyui()`` -> prompts that the reconciler has yet to remove
 ``postgres``           the server of this session: ``.url(name)``, ``.pause()``, ``.cont()`` …
 ``valkey``             the Redis of this session, emptied before each test; ``.url(number)``
 ``redis_client``       a client of the logical database that ``settings`` names
@@ -28,11 +29,11 @@ import redis
 from celery import Celery
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.api.config import Settings, load_settings
-from genonaut.db.models import Base, GenerationJob, User
+from genonaut.db.models import AbandonedPrompt, Base, GenerationJob, User
 from genonaut.db.session import Database, make_engine
 from genonaut.domain import attempts, generation
 from genonaut.domain.attempts import Claim
@@ -234,5 +235,17 @@ def reload(database: Database) -> Callable[..., Any]:
         row = row.job if isinstance(row, Claim) else row
         with database.transaction() as session:
             return session.get_one(type(row), row.id)  # type: ignore[attr-defined]
+
+    return read
+
+
+@pytest.fixture
+def left_at_comfyui(database: Database) -> Callable[[], list[tuple[str, str]]]:
+    """List the (backend, prompt id) that the reconciler has yet to remove."""
+
+    def read() -> list[tuple[str, str]]:
+        query = select(AbandonedPrompt.backend, AbandonedPrompt.prompt_id)
+        with database.transaction() as session:
+            return [(row.backend, row.prompt_id) for row in session.execute(query)]
 
     return read

@@ -117,7 +117,8 @@ def test_nothing_can_flush_every_database_of_a_redis():
     files = [p for folder in folders for p in folder.rglob("*.py")]
     files += [p for p in (ROOT / "Makefile",) if p.exists()]
     called = re.compile(rf"\b{forbidden}\b(?!.*never)", re.IGNORECASE)
-    assert [name(p) for p in files if called.search(p.read_text(encoding="utf-8"))] == []
+    found = [name(p) for p in files if called.search(p.read_text(encoding="utf-8"))]
+    assert found == ["tests/test_makefile.py"]  # which looks for it too
 
 
 def test_no_module_is_too_long():

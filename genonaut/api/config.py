@@ -230,7 +230,7 @@ class Settings(BaseSettings):
         default=3.0, gt=0, description="Connecting to ComfyUI, seconds."
     )
     comfyui_read_timeout_s: float = Field(
-        default=20.0, gt=0, description="An answer from ComfyUI, seconds."
+        default=10.0, gt=0, description="An answer from ComfyUI, seconds."
     )
     comfyui_poll_interval_s: float = Field(
         default=1.0, gt=0, description="Polling beside the WebSocket, seconds."

@@ -90,6 +90,10 @@ class SubmissionUnclearError(RetryableError):
 
     code = "submission_unclear"
 
+    def __init__(self, message: str = "", *, was_answered: bool = False) -> None:
+        super().__init__(message)
+        self.was_answered = was_answered  # with an error: the server is there, and refuses
+
 
 class ArtifactMissingError(RetryableError):
     """ComfyUI no longer has a picture it listed; a new attempt draws it anew."""
@@ -114,6 +118,12 @@ class UnreadableImageError(GenonautError):
 
     code = "unreadable_image"
     http_status = 422
+
+
+class ImageTooLargeError(UnreadableImageError):
+    """The picture has more pixels or bytes than we take; trying again would not help."""
+
+    code = "image_too_large"
 
 
 class WorkflowRejectedError(GenonautError):

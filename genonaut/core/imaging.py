@@ -13,9 +13,9 @@ from typing import Literal
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from genonaut.core import image_colour, image_containers
-from genonaut.core.errors import UnreadableImageError
+from genonaut.core.errors import ImageTooLargeError, UnreadableImageError
 
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 48_000_000
 MAX_BYTES = 64 * 2**20
 _ANIMATION_FACTOR = 4
 _MAX_FRAMES = 10_000
@@ -165,7 +165,7 @@ def _opened(
     if not data:
         raise UnreadableImageError("The file is empty.")
     if len(data) > max_bytes:
-        raise UnreadableImageError(f"The file is larger than {max_bytes // 2**20} MiB.")
+        raise ImageTooLargeError(f"The file is larger than {max_bytes // 2**20} MiB.")
     if data.startswith(image_containers.PNG_SIGNATURE):
         data = image_containers.png_without_metadata(data, also_keep=frozenset((b"eXIf",)))
     if data[:4] == b"RIFF":  # Pillow makes the canvas while opening
@@ -175,6 +175,8 @@ def _opened(
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 _check_size(image.size, max_pixels)
+                if not _is_held_once(image):
+                    _check_size(image.size, max_pixels // 2)
                 yield image
     except UnidentifiedImageError as error:
         raise UnreadableImageError("The file is not a picture of a known format.") from error
@@ -187,9 +189,17 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise UnreadableImageError("The picture has no pixels.")
     if width * height > max_pixels:
-        raise UnreadableImageError(
+        raise ImageTooLargeError(
             f"The picture is too large: {width} x {height}, at most {max_pixels:,} pixels."
         )
+
+
+def _is_held_once(image: ImageFile.ImageFile) -> bool:
+    """Whether the pixels are used as decoded; other kinds are held again while converted."""
+    if image.mode not in {"1", "L", "P", "RGB"}:
+        return False
+    # Of a PNG the orientation is known only after decoding, and almost none has one.
+    return image.format == "PNG" or _orientation(image) == 1
 
 
 def _frames(image: ImageFile.ImageFile, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:

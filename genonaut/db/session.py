@@ -31,6 +31,18 @@ def add_event(session: Session, change: Event) -> None:
     session.info.setdefault(_EVENTS, []).append(change)
 
 
+@contextmanager
+def savepoint(session: Session) -> Iterator[None]:
+    """Undo the block alone when it raises, with what was to follow its commit."""
+    waiting = {name: list(session.info.get(name, ())) for name in (_ACTIONS, _EVENTS)}
+    try:
+        with session.begin_nested():
+            yield
+    except BaseException:
+        session.info.update(waiting)
+        raise
+
+
 def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> Engine:
     """Connect to PostgreSQL with limits on every kind of waiting.
 

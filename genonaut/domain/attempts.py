@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.db.models import ContentImage, ContentItem, GenerationJob, JobAttempt
+from genonaut.domain.abandoned import abandon
 from genonaut.domain.generation import JOBS, tell_owner
 from genonaut.domain.lifecycle import Status
 
@@ -70,16 +71,23 @@ def claim(session: Session, job_id: int, *, worker: str, lease_s: float) -> Clai
             prompt_id=job.comfyui_prompt_id,
         )
     )
+    session.flush()  # whoever ends the attempt in this very transaction must find it
     return Claim(job, job.lease_token)
 
 
-def held_by(session: Session, job_id: int, *, worker: str) -> Claim | None:
-    """Give the claim that ``worker`` holds on a job, for a process that acts in its place."""
+def held_by(session: Session, job_id: int, *, worker: str, for_s: float) -> Claim | None:
+    """Give the claim that ``worker`` has held for ``for_s`` seconds, to act in its place.
+
+    A younger claim is another one: the worker lost the job meanwhile and took it again.
+    """
     job = session.scalars(
-        select(GenerationJob).where(
+        select(GenerationJob)
+        .join(JobAttempt, JobAttempt.lease_token == GenerationJob.lease_token)
+        .where(
             GenerationJob.id == job_id,
             GenerationJob.status == Status.RUNNING,
             GenerationJob.worker == worker,
+            JobAttempt.started_at < func.now() - timedelta(seconds=for_s),
         )
     ).one_or_none()
     if job is None or job.lease_token is None:
@@ -93,7 +101,10 @@ def renew(session: Session, held: Claim, *, lease_s: float) -> None:
 
 
 def begin_prompt(session: Session, held: Claim, *, backend: str, prompt_id: str) -> None:
-    """Store which prompt id is about to be posted where: before the POST, never after."""
+    """Store which prompt id is about to be posted where: before the POST, never after.
+
+    An outage is over when a prompt executes, not when one is posted: a server may refuse them all.
+    """
     JOBS.write(
         session,
         held.job_id,
@@ -101,10 +112,11 @@ def begin_prompt(session: Session, held: Claim, *, backend: str, prompt_id: str)
         backend=backend,
         comfyui_prompt_id=prompt_id,
         execution_started_at=None,
-        waiting_since=None,
         webhook_received_at=None,
         progress={"phase": "submitting"},
     )
+    if held.job.backend != backend:  # another server has the earlier prompt still
+        abandon(session, held.job.backend, held.job.comfyui_prompt_id)
     _note_attempt(session, held, backend=backend, prompt_id=prompt_id)
 
 
@@ -267,8 +279,9 @@ def wait(
     phase: str,
     poll_s: float,
     deadline_s: float,
+    keep_prompt: bool = True,
 ) -> bool:
-    """Give the job back because something it needs is away; its prompt is kept.
+    """Give the job back because something it needs is away; its prompt is found again.
 
     It is tried again after ``poll_s`` seconds, later ever more rarely, but at least twice a minute.
     The attempt does not count, unless its prompt began to execute during it: a graph that kills
@@ -292,9 +305,12 @@ def wait(
     if waited_s > deadline_s:
         message = f"waited {deadline_s / 3600:.1f} hours: {reason}"
         fail(session, held, code=code, message=message)
+        abandon(session, job.backend, job.comfyui_prompt_id)
         return False
     count = bool(row and row.executed) and phase == "waiting_for_backend"
-    last = {"collect_only": True} if count and job.attempt >= job.max_attempts else {}
+    changes: dict[str, Any] = {} if keep_prompt else dict(_NO_PROMPT)
+    if count and job.attempt >= job.max_attempts:
+        changes["collect_only"] = True
     _give_back(
         session,
         held,
@@ -302,7 +318,7 @@ def wait(
         uncount=not count,
         waiting_since=func.coalesce(GenerationJob.waiting_since, func.now()),
         progress={"phase": phase, "reason": reason[:300]},
-        **last,
+        **changes,
     )
     _close_attempt(session, held, "waiting", code, reason)
     # A long outage is one line of the timeline, not one for every look; those that counted stay.

@@ -1,21 +1,26 @@
 """Find what is stuck and move its rows on; the rules behind the reconciler.
 
 Each rule is a function over a bounded batch, safe to run in several processes at once
-(``FOR UPDATE SKIP LOCKED``) and cheap when there is nothing to do (partial indexes). Rules move
-rows only: what must be told to ComfyUI is returned, to be done after the commit.
+(``FOR UPDATE SKIP LOCKED``) and cheap when there is nothing to do (partial indexes). A row that
+cannot be moved does not stop the others. Rules write rows only: what must be told to ComfyUI is
+written down too (``domain/abandoned.py``).
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, cast, func, or_, select, text, update
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, NotFoundError
 from genonaut.db.models import GenerationJob, JobAttempt
+from genonaut.db.session import savepoint
+from genonaut.domain.abandoned import abandon
 from genonaut.domain.generation import JOBS, close_cancelled, tell_owner
 from genonaut.domain.lifecycle import Status
 
@@ -32,21 +37,12 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Abandoned:
-    """A prompt at ComfyUI that nobody waits for any more."""
-
-    backend: str
-    prompt_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class Reaped:
     """What one sweep did."""
 
     requeued: tuple[int, ...] = ()
     failed: tuple[int, ...] = ()
     cancelled: tuple[int, ...] = ()
-    abandoned: tuple[Abandoned, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything was moved."""
@@ -80,8 +76,8 @@ def unpublished(session: Session, epoch: str, *, settle_s: float, limit: int) ->
     return _messages(rows)
 
 
-def overdue(session: Session, *, after_s: float) -> list[Message]:
-    """List due rows published more than ``after_s`` seconds ago and claimed by nobody.
+def overdue(session: Session, *, after_s: float, limit: int) -> list[Message]:
+    """List due rows published more than ``after_s`` seconds ago that nobody claimed, oldest first.
 
     A backlog looks like this too, so each is looked for in the broker before it is sent again.
     """
@@ -89,6 +85,7 @@ def overdue(session: Session, *, after_s: float) -> list[Message]:
         select(GenerationJob.id, GenerationJob.celery_task_id, GenerationJob.version)
         .where(*_due(), GenerationJob.dispatched_at < func.now() - timedelta(seconds=after_s))
         .order_by(GenerationJob.id)
+        .limit(limit)
     )
     return _messages(rows)
 
@@ -156,34 +153,41 @@ def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reape
         Status.FAILED: [],
         Status.CANCELLED: [],
     }
-    abandoned = []
     for job in jobs:
         worker, attempt = job.worker, job.attempt
         lost = f"worker {worker} lost, attempt {attempt} of {job.max_attempts}"
-        try:
-            with session.begin_nested():
-                outcome = _reap(session, job, expired, lost)
-        except (ConflictError, NotFoundError):
-            # The row moved between the SELECT and its savepoint: there is nothing left to do.
-            log.info("reap_skipped", job_id=job.id)
-            continue
-        log.warning("job_reaped", job_id=job.id, worker=worker, attempt=attempt, became=outcome)
-        moved[outcome].append(job.id)
-        if outcome != Status.PENDING and job.backend and job.comfyui_prompt_id:
-            abandoned.append(Abandoned(job.backend, job.comfyui_prompt_id))
+        with _or_skip(session, job.id):
+            outcome = _reap(session, job, expired, lost)
+            moved[outcome].append(job.id)
+            log.warning("job_reaped", job_id=job.id, worker=worker, attempt=attempt, became=outcome)
     return Reaped(
         requeued=tuple(moved[Status.PENDING]),
         failed=tuple(moved[Status.FAILED]),
         cancelled=tuple(moved[Status.CANCELLED]),
-        abandoned=tuple(abandoned),
     )
+
+
+@contextmanager
+def _or_skip(session: Session, job_id: int) -> Iterator[None]:
+    """Give the block a savepoint; a row that has moved, or that the database refuses, is left."""
+    try:
+        with savepoint(session):
+            yield
+    except (ConflictError, NotFoundError):
+        log.info("reap_skipped", job_id=job_id)
+    except DBAPIError as error:
+        if error.connection_invalidated or isinstance(error, OperationalError):
+            raise
+        log.exception("reap_failed", job_id=job_id)
 
 
 def _reap(
     session: Session, job: GenerationJob, expired: tuple[ColumnElement[bool], ...], lost: str
 ) -> Status:
     _close_lost_attempt(session, job)
+    prompt = (job.backend, job.comfyui_prompt_id)
     if job.cancel_requested_at is not None:
+        abandon(session, *prompt)
         ended = JOBS.move(
             session, job.id, Status.CANCELLED, when=expired, progress={"phase": "cancelled"}
         )
@@ -204,6 +208,7 @@ def _reap(
             progress={"phase": "queued", "reason": lost},
         )
         return Status.PENDING
+    abandon(session, *prompt)
     ended = JOBS.move(
         session,
         job.id,
@@ -242,13 +247,10 @@ def close_cancels(session: Session, *, limit: int = 200) -> Reaped:
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
+    closed = []
     for job in jobs:
-        close_cancelled(session, job)
-    return Reaped(
-        cancelled=tuple(job.id for job in jobs),
-        abandoned=tuple(
-            Abandoned(job.backend, job.comfyui_prompt_id)
-            for job in jobs
-            if job.backend and job.comfyui_prompt_id
-        ),
-    )
+        with _or_skip(session, job.id):
+            abandon(session, job.backend, job.comfyui_prompt_id)
+            close_cancelled(session, job)
+            closed.append(job.id)
+    return Reaped(cancelled=tuple(closed))

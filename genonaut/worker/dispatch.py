@@ -227,6 +227,9 @@ class Dispatcher:
                     publish(self._database, broker, batch)
                 except (BrokerUnavailableError, SQLAlchemyError) as error:
                     log.warning("dispatch_failed", jobs=len(batch), reason=str(error)[:200])
+                except Exception:
+                    # The thread must outlive any bug: without it every job waits for a reconciler.
+                    log.exception("dispatch_failed", jobs=len(batch))
 
     def _batch(self) -> list[Message] | None:
         """Wait for messages; None once the end was asked for and nothing waits before it."""

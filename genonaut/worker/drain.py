@@ -12,8 +12,12 @@ _give_back_at = RawValue("d", 0.0)
 
 
 def begin(grace_s: float) -> None:
-    """Let running jobs go on for ``grace_s`` seconds, then have them given back."""
-    _give_back_at.value = time.monotonic() + grace_s
+    """Let running jobs go on for ``grace_s`` seconds, then have them given back.
+
+    Asking again does not extend it.
+    """
+    if _give_back_at.value == 0.0:
+        _give_back_at.value = time.monotonic() + grace_s
 
 
 def is_over() -> bool:

@@ -1,40 +1,29 @@
-"""Work on one claim of a generation job: submit, watch, collect.
+"""Work on one claim of a generation job: submit, watch, collect, and write down how it ended.
 
 The row decides everything: whether the claim still holds, whether a cancel was requested, which
-prompt belongs to the job. ComfyUI's socket is a hint; its queue and history are polled beside it.
+prompt belongs to the job.
 """
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
-from genonaut.clients.comfyui import (
-    Cached,
-    CancelOutcome,
-    ComfyClient,
-    Executing,
-    Failed,
-    HistoryEntry,
-    Interrupted,
-    Listener,
-    Located,
-    Started,
-    Step,
-)
+from genonaut.clients.comfyui import CancelOutcome, ComfyClient, HistoryEntry, Listener
 from genonaut.core.errors import (
     ArtifactTooLargeError,
     BackendUnavailableError,
     ConflictError,
     ExecutionFailedError,
     GenonautError,
+    ImageTooLargeError,
     InvalidInputError,
     LeaseLostError,
     RetryableError,
@@ -42,13 +31,13 @@ from genonaut.core.errors import (
     UnreadableImageError,
     WorkflowRejectedError,
 )
-from genonaut.core.workflow import ProgressMeter, output_images
+from genonaut.core.workflow import output_images
 from genonaut.db.models import ContentImage, GenerationJob
-from genonaut.domain import attempts, generation
+from genonaut.domain import abandoned, attempts, generation
 from genonaut.domain.attempts import Claim
-from genonaut.worker import drain, pictures
+from genonaut.worker import pictures
 from genonaut.worker.backends import client_for, least_busy
-from genonaut.worker.held import HeldRow
+from genonaut.worker.held import DATABASE_AWAY, HeldRow
 from genonaut.worker.lease import LeaseKeeper
 from genonaut.worker.outcomes import (
     CancelRequestedError,
@@ -60,19 +49,21 @@ from genonaut.worker.outcomes import (
 )
 from genonaut.worker.progress import Reporter
 from genonaut.worker.services import Services
+from genonaut.worker.vigil import Vigil
+from genonaut.worker.watch import PromptWatch, locate_surely
 
 log = structlog.get_logger(__name__)
 
-ROW_CHECK_S = 1.0
-BACKEND_PATIENCE_S = 10.0
-"""A ComfyUI that is silent for this long while we watch counts as down."""
+CLAIM_PATIENCE_S = 20.0
 ELSEWHERE_AFTER_S = 30.0
 """A job whose ComfyUI is down this long is drawn anew on another one, if there is one."""
-LOST_CONFIRM_S = 0.5
+MAX_IMAGES = 64
+"""A workflow may make so many pictures; a request's own batch is at most 8."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Prompt:
+    backend: str
     prompt_id: str
     graph: dict[str, Any]
 
@@ -84,8 +75,7 @@ def run(services: Services, job_id: int, *, worker: str) -> list[int]:
     back to the queue: the row says which.
     """
     settings = services.settings
-    with services.database.transaction() as session:
-        held = attempts.claim(session, job_id, worker=worker, lease_s=settings.lease_s)
+    held = _claim(services, job_id, worker=worker)
     if held is None:
         log.info("not_claimed", job_id=job_id)
         return []
@@ -96,23 +86,44 @@ def run(services: Services, job_id: int, *, worker: str) -> list[int]:
         return _Attempt(services, held, lease).run()
 
 
+def _claim(services: Services, job_id: int, *, worker: str) -> Claim | None:
+    """Claim the row, waiting a little for a database that restarts: the message would be spent."""
+    deadline = time.monotonic() + CLAIM_PATIENCE_S
+    while True:
+        try:
+            with services.database.transaction() as session:
+                return attempts.claim(
+                    session, job_id, worker=worker, lease_s=services.settings.lease_s
+                )
+        except DATABASE_AWAY as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("claim_waits", job_id=job_id, reason=str(error)[:200])
+            time.sleep(1)
+
+
 class _Attempt:
     """One claim, from its first look at ComfyUI to its end."""
 
     def __init__(self, services: Services, held: Claim, lease: LeaseKeeper) -> None:
+        settings = services.settings
         self._services = services
-        self._settings = services.settings
+        self._settings = settings
         self._held = held
         self._job = held.job
-        self._lease = lease
         self._row = HeldRow(services.database, held)
         self._show = Reporter(self._row, services.events, held.job_id)
-        self._backend: str | None = held.job.backend
+        self._vigil = Vigil(
+            self._row,
+            lease,
+            soft_limit_s=settings.task_soft_time_limit_s,
+            execution_limit_s=settings.comfyui_execution_timeout,
+        )
         self._prompt: _Prompt | None = None
-        self._started = held.job.execution_started_at is not None
-        self._row_checked_at = 0.0
-        self._webhook_at: datetime | None = None
-        self._webhook_seen = False
+        # An outage that has ended is struck out by noting the start again.
+        self._start_noted = (
+            held.job.execution_started_at is not None and held.job.waiting_since is None
+        )
 
     def run(self) -> list[int]:
         """Work, and write down how it ended."""
@@ -128,51 +139,36 @@ class _Attempt:
         except SoftTimeLimitExceeded:
             self._on_soft_limit()
         except BackendUnavailableError as error:
-            self._wait(error, "waiting_for_backend")
+            self._wait(error.code, str(error), "waiting_for_backend")
         except StorageWaitError as error:
-            self._wait(error, "waiting_for_storage")
+            self._wait(error.code, str(error), "waiting_for_storage")
         except TimedOutError as error:
             self._stop_prompt()
             self._try_again(error, outcome="timed_out")
-        except (WorkflowRejectedError, ArtifactTooLargeError, InvalidInputError) as error:
+        except (
+            WorkflowRejectedError,
+            ArtifactTooLargeError,
+            ImageTooLargeError,
+            InvalidInputError,
+        ) as error:
             self._end(attempts.fail, code=error.code, message=str(error))
         except (RetryableError, ExecutionFailedError, UnreadableImageError) as error:
             self._try_again(error)
+        except SQLAlchemyError:
+            raise  # the row could not be written; its lease runs out, and it is taken back
+        except Exception:
+            # A bug: say so in the row at once, instead of leaving it to look like a lost worker.
+            self._try_again(GenonautError("Genonaut itself failed; its logs say why"))
+            raise
         return []
 
     # --- the way of one prompt -------------------------------------------------------------
 
     def _work(self) -> list[int]:
-        self._backend = self._choose_backend()
-        with client_for(self._settings, self._backend) as client:
-            entry = self._collectable(client) or self._draw(client)
+        backend = self._choose_backend()
+        with client_for(self._settings, backend) as client:
+            entry = self._collectable(client, backend) or self._draw(client, backend)
             return self._finish(client, entry)
-
-    def _collectable(self, client: ComfyClient) -> HistoryEntry | None:
-        """Wait for the prompt of an earlier attempt; None when a new one must be posted."""
-        prompt_id = self._job.comfyui_prompt_id
-        if prompt_id is not None and self._backend == self._job.backend:
-            located = self._locate_surely(client, prompt_id)
-            if located.state != "unknown":
-                log.info("reattached", job_id=self._job.id, prompt_id=prompt_id)
-                self._prompt = _Prompt(prompt_id, self._graph(client, prompt_id))
-                with suppress(PromptLostError):
-                    return self._watch(client, self._prompt, None)
-        if self._job.collect_only:
-            raise PromptLostError(
-                "the worker was lost and ComfyUI does not have the pictures", code="worker_lost"
-            )
-        return None
-
-    def _draw(self, client: ComfyClient) -> HistoryEntry:
-        """Post a new prompt and wait for its end; post once more when ComfyUI forgets it."""
-        client_id = f"genonaut-{self._held.token}"
-        with client.listen(client_id) as listener:
-            try:
-                return self._watch(client, self._submit(client, client_id), listener)
-            except PromptLostError as error:
-                log.warning("prompt_lost", job_id=self._job.id, reason=str(error))
-                return self._watch(client, self._submit(client, client_id), listener)
 
     def _choose_backend(self) -> str:
         """Stay with the server that has the job's prompt; leave it when it stays away."""
@@ -188,6 +184,34 @@ class _Attempt:
         since = self._job.waiting_since
         return (self._job.updated_at - since).total_seconds() if since else 0.0
 
+    def _collectable(self, client: ComfyClient, backend: str) -> HistoryEntry | None:
+        """Wait for the prompt of an earlier attempt; None when a new one must be posted."""
+        prompt_id = self._job.comfyui_prompt_id
+        if prompt_id is not None and backend == self._job.backend:
+            located = locate_surely(client, prompt_id)
+            if located.state != "unknown":
+                log.info("reattached", job_id=self._job.id, prompt_id=prompt_id)
+                self._prompt = _Prompt(backend, prompt_id, self._graph(client, prompt_id))
+                if located.entry is not None:
+                    return located.entry
+                with suppress(PromptLostError):
+                    return self._watch(client, self._prompt, None)
+        if self._job.collect_only:
+            raise PromptLostError(
+                "the worker was lost and ComfyUI does not have the pictures", code="worker_lost"
+            )
+        return None
+
+    def _draw(self, client: ComfyClient, backend: str) -> HistoryEntry:
+        """Post a new prompt and wait for its end; post once more when ComfyUI forgets it."""
+        client_id = f"genonaut-{self._held.token}"
+        with client.listen(client_id) as listener:
+            try:
+                return self._watch(client, self._submit(client, backend, client_id), listener)
+            except PromptLostError as error:
+                log.warning("prompt_lost", job_id=self._job.id, reason=str(error))
+                return self._watch(client, self._submit(client, backend, client_id), listener)
+
     def _graph(self, client: ComfyClient, prompt_id: str) -> dict[str, Any]:
         job = self._job
         checkpoint = job.checkpoint_model
@@ -199,19 +223,18 @@ class _Attempt:
         prefix = f"genonaut/{job.id}-{prompt_id}"
         return generation.graph_for(job, prefix, checkpoint=checkpoint or "")
 
-    def _submit(self, client: ComfyClient, client_id: str) -> _Prompt:
+    def _submit(self, client: ComfyClient, backend: str, client_id: str) -> _Prompt:
         prompt_id = str(uuid4())
-        graph = self._graph(client, prompt_id)
-        prompt = _Prompt(prompt_id, graph)
+        prompt = _Prompt(backend, prompt_id, self._graph(client, prompt_id))
         self._row.write(
             lambda session, held: attempts.begin_prompt(
-                session, held, backend=self._backend or "", prompt_id=prompt_id
+                session, held, backend=backend, prompt_id=prompt_id
             )
         )
         self._prompt = prompt
-        self._started = False  # the row has forgotten the start of the prompt before
+        self._start_noted = False  # the row has forgotten the start of the prompt before
         try:
-            client.submit(graph, prompt_id=prompt_id, client_id=client_id)
+            client.submit(prompt.graph, prompt_id=prompt_id, client_id=client_id)
         except SubmissionUnclearError as error:
             self._submit_again(client, prompt, client_id, error)
         return prompt
@@ -219,115 +242,62 @@ class _Attempt:
     def _submit_again(
         self, client: ComfyClient, prompt: _Prompt, client_id: str, error: SubmissionUnclearError
     ) -> None:
-        """ComfyUI may have taken the prompt although it did not say so: look before posting."""
-        log.warning("submission_unclear", job_id=self._job.id, reason=str(error))
-        if self._locate_surely(client, prompt.prompt_id).state == "unknown":
-            try:
-                client.submit(prompt.graph, prompt_id=prompt.prompt_id, client_id=client_id)
-            except SubmissionUnclearError as again:
-                if self._locate_surely(client, prompt.prompt_id).state == "unknown":
-                    raise BackendUnavailableError(str(again)) from again
+        """ComfyUI may have taken the prompt although it did not say so: look before posting.
 
-    def _locate_surely(self, client: ComfyClient, prompt_id: str) -> Located:
-        """Locate a prompt; look twice before calling it unknown."""
-        located = client.locate(prompt_id)
-        if located.state == "unknown":
-            time.sleep(LOST_CONFIRM_S)
-            located = client.locate(prompt_id)
-        return located
+        Raises:
+            ExecutionFailedError: it answers with an error and has not taken it, twice: this is no
+                outage, the graph may be what it trips over.
+            BackendUnavailableError: the connection breaks each time.
+        """
+        log.warning("submission_unclear", job_id=self._job.id, reason=str(error))
+        if locate_surely(client, prompt.prompt_id).state != "unknown":
+            return
+        try:
+            client.submit(prompt.graph, prompt_id=prompt.prompt_id, client_id=client_id)
+        except SubmissionUnclearError as again:
+            if locate_surely(client, prompt.prompt_id).state != "unknown":
+                return
+            if again.was_answered:
+                raise ExecutionFailedError(str(again), code="submission_failed") from again
+            raise BackendUnavailableError(str(again)) from again
 
     def _watch(
         self, client: ComfyClient, prompt: _Prompt, listener: Listener | None
     ) -> HistoryEntry:
-        """Wait for the end of the prompt, showing its progress.
+        return PromptWatch(
+            client,
+            prompt.prompt_id,
+            prompt.graph,
+            vigil=self._vigil,
+            show=self._show,
+            on_start=self._note_start,
+            poll_s=self._settings.comfyui_poll_interval_s,
+        ).wait(listener)
 
-        Raises: CancelRequestedError, DrainError, LeaseLostError, TimedOutError, PromptLostError,
-            BackendUnavailableError.
-        """
-        meter = ProgressMeter(prompt.graph)
-        silent_since: float | None = None
-        look_at = 0.0
-        while True:
-            self._check()
-            if self._hear(prompt, meter, listener):
-                look_at = 0.0
-            if self._webhook_seen:
-                self._webhook_seen, look_at = False, 0.0
-            if time.monotonic() < look_at:
-                continue
-            try:
-                located = client.locate(prompt.prompt_id)
-                if located.state == "unknown":
-                    located = self._locate_surely(client, prompt.prompt_id)
-                silent_since = None
-            except BackendUnavailableError as error:
-                silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > BACKEND_PATIENCE_S:
-                    raise
-                self._show.phase("waiting_for_backend", reason=str(error)[:300])
-                located = None
-            look_at = time.monotonic() + self._settings.comfyui_poll_interval_s
-            if located is None:
-                continue
-            if located.entry is not None:
-                return located.entry
-            if located.state == "unknown":
-                raise PromptLostError("ComfyUI lost the prompt, probably in a restart")
-            if located.state == "pending":
-                self._show.phase("queued_at_backend", position=located.position)
-            else:
-                self._note_start()
-                if listener is None:
-                    self._show.phase("drawing")
-
-    def _hear(self, prompt: _Prompt, meter: ProgressMeter, listener: Listener | None) -> bool:
-        """Take the socket's news for a moment; whether it says that the prompt ended."""
-        if listener is None:
-            time.sleep(0.25)
-            return False
-        ended = False
-        for event in listener.poll(0.25):
-            if getattr(event, "prompt_id", None) != prompt.prompt_id:
-                continue
-            match event:
-                case Started():
-                    self._note_start()
-                    self._show.steps(meter.executing(None))
-                case Cached(nodes=nodes):
-                    meter.cached(nodes)
-                case Executing(node=None) | Failed() | Interrupted():
-                    ended = True
-                case Executing(node=node):
-                    self._show.steps(meter.executing(node))
-                case Step(node=node, value=value, max=maximum):
-                    self._show.steps(meter.step(node, value, maximum))
-                case _:
-                    pass
-        self._show.frame(listener, prompt.prompt_id)
-        return ended
+    def _note_start(self) -> None:
+        if not self._start_noted:
+            self._start_noted = self._row.tell(attempts.note_execution_start)
 
     def _finish(self, client: ComfyClient, entry: HistoryEntry) -> list[int]:
         prompt = self._prompt
         if prompt is None:  # pragma: no cover - an entry is always some prompt's
             raise PromptLostError
         if entry.outcome == "interrupted":
-            self._check(now=True)
+            self._vigil.check(now=True)
             raise ExecutionFailedError("the prompt was interrupted at ComfyUI", code="interrupted")
         if entry.outcome == "error":
             raise execution_failed(entry)
         images = output_images(entry.outputs, prompt.graph)
         if not images:
             raise WorkflowRejectedError("the workflow made no picture", code="no_output")
+        if len(images) > MAX_IMAGES:
+            message = f"the workflow made {len(images)} pictures; at most {MAX_IMAGES} are kept"
+            raise WorkflowRejectedError(message, code="too_many_pictures")
         self._show.phase("collecting", now=True, images=len(images))
-        try:
-            stored = pictures.collect(
-                client, self._services.storage, images, check=lambda: self._check(now=True)
-            )
-        except RetryableError as error:
-            if isinstance(error, BackendUnavailableError):
-                raise
-            raise StorageWaitError(str(error)) from error
-        details = {"backend": self._backend, "prompt_id": prompt.prompt_id}
+        stored = pictures.collect(
+            client, self._services.storage, images, check=lambda: self._vigil.check(now=True)
+        )
+        details = {"prompt_id": prompt.prompt_id}
         try:
             return self._row.write(
                 lambda session, held: attempts.complete(session, held, stored, details=details)
@@ -336,33 +306,6 @@ class _Attempt:
             raise
         except ConflictError:
             raise CancelRequestedError from None
-
-    # --- looking at the row ------------------------------------------------------------------
-
-    def _check(self, *, now: bool = False) -> None:
-        """Stop where the row, the worker or the clock says so."""
-        self._lease.check()
-        if drain.is_over():
-            raise DrainError
-        if not now and time.monotonic() - self._row_checked_at < ROW_CHECK_S:
-            return
-        self._row_checked_at = time.monotonic()
-        seen = self._row.glance()
-        if seen is None:
-            return
-        if seen.cancel_requested:
-            raise CancelRequestedError
-        if seen.webhook_received_at != self._webhook_at:
-            self._webhook_at = seen.webhook_received_at
-            self._webhook_seen = True
-        limit_s = self._settings.comfyui_execution_timeout
-        if seen.executing_s is not None and seen.executing_s > limit_s:
-            raise TimedOutError(f"ComfyUI took longer than {limit_s} seconds")
-
-    def _note_start(self) -> None:
-        if not self._started:
-            self._started = True
-            self._row.tell(attempts.note_execution_start)
 
     # --- endings -------------------------------------------------------------------------------
 
@@ -382,61 +325,77 @@ class _Attempt:
             outcome=outcome,
         )
 
-    def _wait(self, error: GenonautError, phase: str) -> None:
+    def _wait(self, code: str, reason: str, phase: str, *, keep_prompt: bool = True) -> None:
         self._end(
             attempts.wait,
-            code=error.code,
-            reason=str(error),
+            code=code,
+            reason=reason,
             phase=phase,
             poll_s=self._settings.job_retry_backoff_s,
             deadline_s=self._settings.comfyui_wait_deadline_s,
+            keep_prompt=keep_prompt,
         )
 
     def _on_soft_limit(self) -> None:
-        """Give the job back: a prompt that waits is deleted, one that runs is found again."""
-        running = False
-        if self._prompt is not None and self._backend is not None:
-            try:
-                with client_for(self._settings, self._backend) as client:
-                    running = client.locate(self._prompt.prompt_id).state in {
-                        "running",
-                        "finished",
-                    }
-            except BackendUnavailableError:
-                running = True  # it cannot be deleted now; the next claim looks for it
-        if not running:
-            self._stop_prompt()
-        self._end(
-            attempts.release,
-            reason="it waited at ComfyUI until the time limit of its task",
-            keep_prompt=running,
-        )
+        """Give the job back: a prompt that waits is deleted, one that runs is found again.
+
+        A server whose queue does not move counts as one that is away: the wait has a deadline,
+        and another server may be chosen.
+        """
+        if self._is_at_work():
+            self._end(attempts.release, reason="its task has had its time; ComfyUI goes on")
+            return
+        self._stop_prompt()
+        reason = "the prompt waited in ComfyUI's queue until the time limit of its task"
+        self._wait("backend_stuck", reason, "waiting_for_backend", keep_prompt=False)
+
+    def _is_at_work(self) -> bool:
+        """Whether our prompt runs or has ended; also when its server cannot be asked now."""
+        if self._prompt is None:
+            return False
+        try:
+            with client_for(self._settings, self._prompt.backend) as client:
+                return client.locate(self._prompt.prompt_id).state in {"running", "finished"}
+        except BackendUnavailableError:
+            return True
 
     def _on_lease_lost(self) -> list[int]:
         """Write nothing; stop our prompt unless the new holder has taken it over.
 
         A commit whose answer was lost also leads here: then the job has ended with our pictures.
         """
-        with self._services.database.transaction() as session:
-            job = session.get(GenerationJob, self._job.id)
-            ours = self._prompt.prompt_id if self._prompt else None
-            adopted = job is not None and job.comfyui_prompt_id == ours
-            query = (
-                select(ContentImage.id)
-                .where(ContentImage.content_id == (job.content_id if job else None))
-                .order_by(ContentImage.position)
-            )
-            images = list(session.scalars(query)) if adopted else []
+        ours = self._prompt.prompt_id if self._prompt else None
+        try:
+            with self._services.database.transaction() as session:
+                job = session.get(GenerationJob, self._job.id)
+                adopted = job is not None and job.comfyui_prompt_id == ours
+                query = (
+                    select(ContentImage.id)
+                    .where(ContentImage.content_id == (job.content_id if job else None))
+                    .order_by(ContentImage.position)
+                )
+                images = list(session.scalars(query)) if adopted else []
+        except DATABASE_AWAY as error:
+            # Who holds the job now cannot be told: the prompt is better drawn than stopped.
+            log.warning("fenced_out", job_id=self._job.id, reason=str(error)[:200])
+            return []
         log.warning("fenced_out", job_id=self._job.id, adopted=adopted)
         if self._prompt is not None and not adopted:
             self._stop_prompt()
         return images
 
     def _stop_prompt(self) -> None:
-        """Remove our prompt at ComfyUI, as far as it lets us."""
-        prompt_id = self._prompt.prompt_id if self._prompt else self._job.comfyui_prompt_id
-        if prompt_id is None or self._backend is None:
+        """Remove the job's prompt at ComfyUI; what cannot be done now the reconciler does."""
+        backend, prompt_id = self._job.backend, self._job.comfyui_prompt_id
+        if self._prompt is not None:
+            backend, prompt_id = self._prompt.backend, self._prompt.prompt_id
+        if prompt_id is None or backend is None:
             return
-        with suppress(BackendUnavailableError), client_for(self._settings, self._backend) as client:
-            if client.cancel(prompt_id) is CancelOutcome.STILL_RUNNING:
-                log.warning("prompt_still_runs", job_id=self._job.id, prompt_id=prompt_id)
+        try:
+            with client_for(self._settings, backend) as client:
+                if client.cancel(prompt_id) is not CancelOutcome.STILL_RUNNING:
+                    return
+        except BackendUnavailableError as error:
+            log.warning("prompt_not_removed", prompt_id=prompt_id, reason=str(error))
+        with suppress(*DATABASE_AWAY), self._services.database.transaction() as session:
+            abandoned.abandon(session, backend, prompt_id)

@@ -22,7 +22,9 @@ T = TypeVar("T")
 
 PATIENCE_S = 60.0
 
-_DATABASE_AWAY = (OperationalError, InterfaceError)
+DATABASE_AWAY = (OperationalError, InterfaceError)
+"""What SQLAlchemy raises while PostgreSQL restarts, fails over or cannot be reached."""
+
 _GLANCE = select(
     GenerationJob.lease_token,
     GenerationJob.cancel_requested_at,
@@ -55,7 +57,7 @@ class HeldRow:
         try:
             with self._database.transaction() as session:
                 row = session.execute(_GLANCE, {"id": self._held.job_id}).one_or_none()
-        except _DATABASE_AWAY as error:
+        except DATABASE_AWAY as error:
             log.warning("row_not_read", job_id=self._held.job_id, reason=str(error)[:200])
             return None
         if row is None or row.lease_token != self._held.token:
@@ -66,16 +68,18 @@ class HeldRow:
             executing_s=None if row.executing_s is None else float(row.executing_s),
         )
 
-    def tell(self, write: Callable[[Session, Claim], object]) -> None:
-        """Write what may be missed, such as progress: the next one carries it.
+    def tell(self, write: Callable[[Session, Claim], object]) -> bool:
+        """Write what may be missed, such as progress; whether it was written.
 
         Raises: LeaseLostError: the job is not held under our token any more.
         """
         try:
             with self._database.transaction() as session:
                 write(session, self._held)
-        except _DATABASE_AWAY as error:
+        except DATABASE_AWAY as error:
             log.warning("progress_not_written", job_id=self._held.job_id, reason=str(error)[:200])
+            return False
+        return True
 
     def write(self, write: Callable[[Session, Claim], T]) -> T:
         """Write what must not be missed; a database that restarts meanwhile is waited for.
@@ -90,7 +94,7 @@ class HeldRow:
             try:
                 with self._database.transaction() as session:
                     return write(session, self._held)
-            except _DATABASE_AWAY as error:
+            except DATABASE_AWAY as error:
                 if time.monotonic() > deadline:
                     raise
                 log.warning("database_away", job_id=self._held.job_id, reason=str(error)[:200])

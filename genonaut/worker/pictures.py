@@ -7,9 +7,10 @@ import structlog
 from genonaut.clients.comfyui import ComfyClient
 from genonaut.clients.storage import Storage
 from genonaut.core import imaging
-from genonaut.core.errors import UnreadableImageError
+from genonaut.core.errors import ImageTooLargeError, RetryableError, UnreadableImageError
 from genonaut.core.workflow import OutputImage
 from genonaut.domain.attempts import StoredImage
+from genonaut.worker.outcomes import StorageWaitError
 
 log = structlog.get_logger(__name__)
 
@@ -25,13 +26,17 @@ def collect(
     ``check`` is called before each picture; what it raises ends the collecting. Files are safe on
     disk before a row names them; collecting twice stores nothing twice.
 
-    Raises: UnreadableImageError: a picture did not decode, however often it was fetched.
+    Raises:
+        UnreadableImageError: a picture did not decode, however often it was fetched.
+        StorageWaitError: there is no room now; ComfyUI keeps the pictures meanwhile.
+        ArtifactMissingError: ComfyUI does not have a picture any more.
+        BackendUnavailableError: it does not answer.
     """
     stored = []
     for image in images:
         check()
         data, info = _fetch(client, image)
-        key = storage.put(data, mime=info.mime)
+        key = _put(storage, data, info.mime)
         thumbnails, error = _thumbnails(storage, data)
         stored.append(
             StoredImage(
@@ -49,6 +54,13 @@ def collect(
     return stored
 
 
+def _put(storage: Storage, data: bytes, mime: str) -> str:
+    try:
+        return storage.put(data, mime=mime)
+    except RetryableError as error:
+        raise StorageWaitError(str(error)) from error
+
+
 def _fetch(client: ComfyClient, image: OutputImage) -> tuple[bytes, imaging.ImageInfo]:
     for attempt in range(1, _DOWNLOADS + 1):
         raw = client.download(image, max_bytes=imaging.MAX_BYTES)
@@ -56,6 +68,8 @@ def _fetch(client: ComfyClient, image: OutputImage) -> tuple[bytes, imaging.Imag
             # The graph, and with it the prompt, travels in the file's metadata: drop it.
             clean = imaging.strip_metadata(raw, imaging.inspect(raw))
             return clean, imaging.inspect(clean)
+        except ImageTooLargeError:
+            raise
         except UnreadableImageError:
             if attempt == _DOWNLOADS:
                 raise
@@ -72,7 +86,7 @@ def _thumbnails(storage: Storage, data: bytes) -> tuple[dict[str, dict[str, obje
         return {}, str(error)
     return {
         str(edge): {
-            "key": storage.put(thumbnail.data, mime=thumbnail.mime),
+            "key": _put(storage, thumbnail.data, thumbnail.mime),
             "width": thumbnail.width,
             "height": thumbnail.height,
             "bytes": len(thumbnail.data),

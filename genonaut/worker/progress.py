@@ -11,6 +11,7 @@ from genonaut.worker.held import HeldRow
 ROW_EVERY_S = 0.5
 FRAME_EVERY_S = 0.5
 NOBODY_WATCHES_S = 2.0
+MAX_FRAME_BYTES = 2**20
 
 
 class Reporter:
@@ -31,8 +32,9 @@ class Reporter:
             return
         if not now and time.monotonic() - self._written_at < ROW_EVERY_S:
             return
-        self._written, self._written_at = progress, time.monotonic()
-        self._row.tell(lambda session, held: attempts.report(session, held, progress))
+        self._written_at = time.monotonic()
+        if self._row.tell(lambda session, held: attempts.report(session, held, progress)):
+            self._written = progress
 
     def steps(self, reading: tuple[int, int]) -> None:
         """Show the sampling steps done of all."""
@@ -44,7 +46,7 @@ class Reporter:
         if time.monotonic() < self._next_frame_at:
             return
         preview = listener.take_preview()
-        if preview is None or preview.format != "jpeg":
+        if preview is None or preview.format != "jpeg" or len(preview.data) > MAX_FRAME_BYTES:
             return
         if preview.prompt_id not in {None, prompt_id}:
             return

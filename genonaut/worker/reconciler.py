@@ -5,17 +5,19 @@ across all workers (an advisory lock); what must be told to ComfyUI is told afte
 """
 
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from genonaut.api.config import Settings
+from genonaut.clients.comfyui import CancelOutcome
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database
-from genonaut.domain import heartbeats, reaping
-from genonaut.domain.reaping import Abandoned, Message, Reaped
+from genonaut.domain import abandoned, heartbeats, reaping
+from genonaut.domain.abandoned import Abandoned
+from genonaut.domain.reaping import Message
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
 from genonaut.worker.dispatch import Broker, BrokerUnavailableError, publish
 from genonaut.worker.queues import GENERATION
@@ -24,7 +26,10 @@ log = structlog.get_logger(__name__)
 
 LOCK_ID = 0x67656E6F72  # any number that nobody else locks
 SETTLE_S = 1.0
-BATCH = 1000
+BATCH = 500
+PASS_S = 10.0
+LOOKED_AT = 20_000
+REMOVED_AT_ONCE = 10
 
 
 class Reconciler:
@@ -54,6 +59,7 @@ class Reconciler:
             if not lock.scalar(select(func.pg_try_advisory_xact_lock(LOCK_ID))):
                 return
             self._reap()
+            self._remove_prompts()
             try:
                 self._publish()
             except BrokerUnavailableError as error:
@@ -62,18 +68,20 @@ class Reconciler:
     def _reap(self) -> None:
         settings = self._settings
         with self._database.transaction() as session:
+            reaping.close_cancels(session)
+            if not reaping.postgres_is_settling(session, grace_s=settings.postgres_grace_s):
+                reaping.reap_expired(session, grace_s=settings.lease_grace_s)
+        with self._database.transaction() as session:
             heartbeats.forget_old(session)
-            cancelled = reaping.close_cancels(session)
-            settling = reaping.postgres_is_settling(session, grace_s=settings.postgres_grace_s)
-            reaped = (
-                Reaped()
-                if settling
-                else reaping.reap_expired(session, grace_s=settings.lease_grace_s)
-            )
-        self._remove_prompts([*cancelled.abandoned, *reaped.abandoned])
+            abandoned.forget_old(session)
 
     def _publish(self) -> None:
-        while True:
+        """Publish what is due; the rest of a long backlog is left to the next pass.
+
+        A pass must not take so long that the worker, whose heartbeat waits for it, looks dead.
+        """
+        ends_at = time.monotonic() + PASS_S
+        while time.monotonic() < ends_at:
             epoch = self._broker.epoch()  # read anew: a flush meanwhile makes another one
             with self._database.transaction() as session:
                 due = reaping.unpublished(session, epoch, settle_s=SETTLE_S, limit=BATCH)
@@ -94,24 +102,29 @@ class Reconciler:
         if time.monotonic() - self._looked_at < after_s:
             return []
         with self._database.transaction() as session:
-            overdue = reaping.overdue(session, after_s=after_s)
+            overdue = reaping.overdue(session, after_s=after_s, limit=LOOKED_AT)
         if not overdue:
             return []
         self._looked_at = time.monotonic()
         held = self._broker.held_task_ids(GENERATION, delivered_within_s=after_s)
-        return reaping.missing(overdue, held)
+        return reaping.missing(overdue, held)[:BATCH]
 
-    def _remove_prompts(self, abandoned: Iterable[Abandoned]) -> None:
-        for prompt in abandoned:
+    def _remove_prompts(self) -> None:
+        with self._database.transaction() as session:
+            due = abandoned.take_due(session, limit=REMOVED_AT_ONCE)
+        for prompt in due:
             self._remover.submit(self._remove, prompt)
 
     def _remove(self, prompt: Abandoned) -> None:
-        # Best effort: a server that is down has forgotten the prompt anyway.
+        """Tell ComfyUI; what cannot be told now comes due again."""
         try:
             with client_for(
                 self._settings, prompt.backend, read_timeout_s=PROBE_TIMEOUT_S
             ) as client:
                 outcome = client.cancel(prompt.prompt_id)
             log.info("prompt_removed", prompt_id=prompt.prompt_id, outcome=outcome)
-        except GenonautError as error:
-            log.warning("prompt_not_removed", prompt_id=prompt.prompt_id, reason=str(error))
+            if outcome is not CancelOutcome.STILL_RUNNING:
+                with self._database.transaction() as session:
+                    abandoned.forget(session, prompt.id)
+        except (GenonautError, SQLAlchemyError) as error:
+            log.warning("prompt_not_removed", prompt_id=prompt.prompt_id, reason=str(error)[:200])

@@ -91,6 +91,7 @@ class Housekeeping(bootsteps.StartStopStep):
 
     def stop(self, worker: Any) -> None:
         """End the thread and take the worker off the list of the living."""
+        drain.begin(get_settings().worker_shutdown_grace_s)  # ``control shutdown`` sends no signal
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=5)

@@ -366,6 +366,17 @@ def _platform() -> None:
     )
     op.create_index("ix_heartbeats_seen_at", "heartbeats", ["seen_at"])
     op.create_table(
+        "abandoned_prompts",
+        sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+        sa.Column("backend", sa.String(255), nullable=False),
+        sa.Column("prompt_id", sa.String(255), nullable=False),
+        sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("next_try_at", sa.DateTime(True), nullable=False, server_default=NOW),
+        sa.Column("created_at", sa.DateTime(True), nullable=False, server_default=NOW),
+        sa.UniqueConstraint("backend", "prompt_id"),
+    )
+    op.create_index("ix_abandoned_prompts_next_try_at", "abandoned_prompts", ["next_try_at"])
+    op.create_table(
         "webhook_receipts",
         sa.Column("signature", sa.String(64), primary_key=True),
         sa.Column("received_at", sa.DateTime(True), nullable=False, server_default=NOW),
@@ -376,6 +387,7 @@ def _platform() -> None:
 def downgrade() -> None:
     for table in (
         "webhook_receipts",
+        "abandoned_prompts",
         "heartbeats",
         "audit_log",
         "idempotency_keys",

@@ -1,12 +1,14 @@
 """Transactions: what follows a commit follows it, and only it."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from genonaut.core.events import Event
 from genonaut.db.models import User
-from genonaut.db.session import Database, add_event, make_engine, on_commit
+from genonaut.db.session import Database, add_event, make_engine, on_commit, savepoint
 from tests.support.database import sqlalchemy_url
 from tests.support.servers import free_port
 
@@ -128,3 +130,23 @@ def test_a_child_forgets_connections_without_closing_its_parents(committed_datab
         committed_database.after_fork()
         assert connection.scalar(text("SELECT 1")) == 1
     assert users(committed_database) == 0
+
+
+def test_a_savepoint_takes_back_what_was_to_follow_its_commit(committed_database):
+    told, done = [], []
+    committed_database.sinks.append(told.extend)
+
+    def undone(session) -> None:
+        with savepoint(session):
+            add_event(session, replace(EVENT, id=2))
+            on_commit(session, lambda: done.append(2))
+            raise ValueError("no")
+
+    with committed_database.transaction() as session:
+        add_event(session, EVENT)
+        with pytest.raises(ValueError, match="no"):
+            undone(session)
+        with savepoint(session):
+            add_event(session, replace(EVENT, id=3))
+    assert [event.id for event in told] == [1, 3]
+    assert done == []

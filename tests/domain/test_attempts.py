@@ -142,7 +142,8 @@ def test_the_prompt_is_stored_with_the_attempt_and_forgets_the_one_before(
     act(attempts.begin_prompt, held, backend="http://a", prompt_id="p1")
     job, (attempt,) = reload(held), tries(held)
     assert (job.backend, job.comfyui_prompt_id) == ("http://a", "p1")
-    assert (job.execution_started_at, job.waiting_since) == (None, None)
+    assert job.execution_started_at is None
+    assert job.waiting_since is not None  # a server that takes no prompt is away still
     assert (attempt.backend, attempt.prompt_id) == ("http://a", "p1")
 
 
@@ -339,9 +340,35 @@ def test_words_from_outside_never_stop_an_ending(make_claim, reload, act, what, 
 def test_a_process_may_act_in_place_of_its_worker(database, make_claim, make_job):
     held = make_claim(worker="w1")
     with database.transaction() as session:
-        assert attempts.held_by(session, held.job_id, worker="w1").token == held.token
-        assert attempts.held_by(session, held.job_id, worker="w2") is None
-        assert attempts.held_by(session, make_job().id, worker="w1") is None
+        assert attempts.held_by(session, held.job_id, worker="w1", for_s=-1).token == held.token
+        assert attempts.held_by(session, held.job_id, worker="w1", for_s=60) is None
+        assert attempts.held_by(session, held.job_id, worker="w2", for_s=-1) is None
+        assert attempts.held_by(session, make_job().id, worker="w1", for_s=-1) is None
+
+
+def test_a_prompt_left_on_another_server_is_to_be_removed(
+    database, make_claim, make_job, left_at_comfyui
+):
+    held = make_claim(make_job(backend="http://a", comfyui_prompt_id="p1"))
+    with database.transaction() as session:
+        attempts.begin_prompt(session, held, backend="http://b", prompt_id="p2")
+    assert left_at_comfyui() == [("http://a", "p1")]
+
+
+def test_a_stuck_server_loses_the_prompt_and_the_wait_goes_on(make_claim, reload, act):
+    held = make_claim()
+    act(attempts.begin_prompt, held, backend="http://a", prompt_id="p1")
+    act(attempts.wait, held, **WAIT, keep_prompt=False)
+    job = reload(held)
+    assert (job.status, job.comfyui_prompt_id, job.attempt) == ("pending", None, 0)
+    assert job.waiting_since is not None
+
+
+def test_a_wait_that_ends_in_failure_leaves_no_prompt(make_claim, make_job, act, left_at_comfyui):
+    since = func.now() - text("interval '9 hours'")
+    job = make_job(waiting_since=since, backend="http://a", comfyui_prompt_id="p1")
+    act(attempts.wait, make_claim(job), **WAIT)
+    assert left_at_comfyui() == [("http://a", "p1")]
 
 
 def race(*calls) -> list[object]:

@@ -5,7 +5,6 @@ from sqlalchemy import func, select, text
 
 from genonaut.db.models import GenerationJob, JobAttempt, UserNotification
 from genonaut.domain import attempts, generation, reaping
-from genonaut.domain.reaping import Abandoned
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def unpublished(database, epoch="e1", settle_s=1):
 
 def overdue(database):
     with database.transaction() as session:
-        return reaping.overdue(session, after_s=60)
+        return reaping.overdue(session, after_s=60, limit=100)
 
 
 def mark(database, messages, epoch="e1"):
@@ -63,7 +62,7 @@ def test_a_lost_attempt_is_shown_and_the_job_is_due_again(database, reap, make_c
 
 @pytest.mark.parametrize("posted", [False, True])
 def test_a_poisoned_job_ends_after_its_attempts(
-    database, reap, make_job, make_claim, reload, posted
+    database, reap, make_job, make_claim, reload, left_at_comfyui, posted
 ):
     job, claims = make_job(max_attempts=3), 0
     while reload(job).status == "pending":
@@ -77,13 +76,13 @@ def test_a_poisoned_job_ends_after_its_attempts(
     ended = reload(job)
     assert (ended.status, ended.error_code, ended.attempt) == ("failed", "worker_lost", 3)
     assert last.failed == (job.id,)
-    assert last.abandoned == ((Abandoned("b", "p"),) if posted else ())
+    assert left_at_comfyui() == ([("b", "p")] if posted else [])
     with database.transaction() as session:
         assert session.scalars(select(UserNotification.kind)).all() == ["job_failed"]
 
 
 def test_a_lost_job_with_a_cancel_is_cancelled_and_its_prompt_reported(
-    database, reap, make_claim, reload
+    database, reap, make_claim, reload, left_at_comfyui
 ):
     held = make_claim()
     with database.transaction() as session:
@@ -91,7 +90,7 @@ def test_a_lost_job_with_a_cancel_is_cancelled_and_its_prompt_reported(
         attempts.renew(session, held, lease_s=-60)
         generation.request_cancel(session, held.job.user_id, held.job_id)
     swept = reap()
-    assert (swept.cancelled, swept.abandoned) == ((held.job_id,), (Abandoned("b", "p"),))
+    assert (swept.cancelled, left_at_comfyui()) == ((held.job_id,), [("b", "p")])
     assert reload(held).status == "cancelled"
 
 
@@ -109,7 +108,9 @@ def test_a_row_another_process_works_on_is_skipped(committed_database, reap, mak
         assert reap().requeued == (free.job_id,)
 
 
-def test_a_cancel_left_behind_by_its_holder_is_closed(database, make_claim, reload):
+def test_a_cancel_left_behind_by_its_holder_is_closed(
+    database, make_claim, reload, left_at_comfyui
+):
     held = make_claim()
     with database.transaction() as session:
         attempts.begin_prompt(session, held, backend="b", prompt_id="p")
@@ -117,11 +118,13 @@ def test_a_cancel_left_behind_by_its_holder_is_closed(database, make_claim, relo
         attempts.release(session, held, reason="deploy")
     with database.transaction() as session:
         closed = reaping.close_cancels(session)
-    assert (closed.cancelled, closed.abandoned) == ((held.job_id,), (Abandoned("b", "p"),))
+    assert (closed.cancelled, left_at_comfyui()) == ((held.job_id,), [("b", "p")])
     assert reload(held).status == "cancelled"
 
 
-def test_cancelling_a_job_that_waits_with_a_prompt_removes_the_prompt(database, make_claim, reload):
+def test_cancelling_a_job_that_waits_with_a_prompt_removes_the_prompt(
+    database, make_claim, reload, left_at_comfyui
+):
     held = make_claim()
     with database.transaction() as session:
         attempts.begin_prompt(session, held, backend="b", prompt_id="p")
@@ -129,8 +132,33 @@ def test_cancelling_a_job_that_waits_with_a_prompt_removes_the_prompt(database, 
     with database.transaction() as session:
         generation.request_cancel(session, held.job.user_id, held.job_id)
         assert attempts.claim(session, held.job_id, worker="w", lease_s=30) is None
-        assert reaping.close_cancels(session).abandoned == (Abandoned("b", "p"),)
+        reaping.close_cancels(session)
+    assert left_at_comfyui() == [("b", "p")]
     assert reload(held).status == "cancelled"
+
+
+def test_a_row_the_database_refuses_does_not_stop_the_others(
+    committed_database, reap, make_claim, reload
+):
+    told = []
+    refused, other = make_claim(lease_s=-60), make_claim(lease_s=-60)
+    with committed_database.transaction() as session:
+        session.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+                "CREATE TRIGGER refuse BEFORE UPDATE OF status ON generation_jobs FOR EACH ROW"
+                f" WHEN (OLD.id = {refused.job_id}) EXECUTE FUNCTION refuse()"
+            )
+        )
+    committed_database.sinks.append(told.extend)
+    try:
+        assert reap().requeued == (other.job_id,)
+    finally:
+        with committed_database.transaction() as session:
+            session.execute(text("DROP FUNCTION refuse CASCADE"))
+    assert reload(refused).status == "running"
+    assert {event.id for event in told} == {other.job_id}
 
 
 def test_a_server_that_just_started_is_settling(session):

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from io import BytesIO
 from itertools import count
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 from PIL import Image
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from genonaut.api.config import Settings
 from genonaut.core.events import Event
@@ -346,3 +347,103 @@ def test_frames_go_out_only_while_somebody_watches(services, quick_job, sim) -> 
         worker.join(30)
         heard.close()
     assert Image.open(BytesIO(frame)).format == "JPEG"
+
+
+def test_a_server_that_refuses_every_prompt_uses_the_attempts_up(
+    services, quick_job, reload, sim
+) -> None:
+    sim.faults(prompt_post="500")
+    job = quick_job(max_attempts=2)
+    wait_until(
+        lambda: not generation.run(services, job.id, worker="w1") and reload(job).status == "failed"
+    )
+    assert reload(job).error_code == "submission_failed"
+    assert outcomes(services.database, job.id) == ["retried", "failed"]
+
+
+def test_pictures_that_are_ready_are_collected_however_late(
+    make_services, quick_job, reload, sim
+) -> None:
+    full = make_services(storage_min_free_mb=10**9)
+    job = quick_job(max_attempts=1)
+    generation.run(full, job.id, worker="w1")
+    with full.database.transaction() as session:
+        long_ago = func.now() - timedelta(hours=2)
+        session.execute(update(GenerationJob).values(execution_started_at=long_ago))
+    services = make_services()
+    wait_until(lambda: generation.run(services, job.id, worker="w2"))
+    assert reload(job).status == "completed"
+    [prompt_id] = set(prompts_of(sim, job, services.database))
+    assert sim.log()[prompt_id]["runs"] == 1
+
+
+def test_pictures_that_comfyui_lost_are_drawn_again(services, quick_job, reload, sim) -> None:
+    sim.faults(view="404", count=1)
+    job = quick_job()
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).progress["phase"] == "waiting_to_retry"
+    wait_until(lambda: generation.run(services, job.id, worker="w1"))
+    assert reload(job).status == "completed"
+    assert len(set(prompts_of(sim, job, services.database))) == 2
+
+
+def test_a_bug_is_told_in_the_row_and_raised(
+    services, quick_job, reload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(generation, "output_images", broken)
+    job = quick_job(max_attempts=1)
+    with pytest.raises(ZeroDivisionError):
+        generation.run(services, job.id, worker="w1")
+    ended = reload(job)
+    assert (ended.status, ended.error_code) == ("failed", "internal_error")
+    assert "secret" not in ended.error_message
+
+
+def test_says_that_it_draws_when_the_socket_says_nothing(services, quick_job, reload, sim) -> None:
+    sim.faults(ws="refuse", step_delay_s=1.0)
+    phases: set[str] = set()
+    services.database.sinks.append(
+        lambda events: phases.update(e.row["progress"]["phase"] for e in events if e.kind == "job")
+    )
+    job = quick_job(sampler_params={"steps": 6, "seed": next(_SEEDS)})
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).status == "completed"
+    assert "drawing" in phases
+
+
+def test_what_a_job_made_names_no_server(services, quick_job) -> None:
+    generation.run(services, quick_job().id, worker="w1")
+    with services.database.transaction() as session:
+        [item] = session.scalars(select(ContentItem)).all()
+    assert "127.0.0.1" not in str(item.item_metadata)
+
+
+def test_a_workflow_may_make_only_so_many_pictures(services, quick_job, reload) -> None:
+    graph = {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 64, "height": 64, "batch_size": 65, "color": 0},
+        },
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    job = quick_job(workflow=graph)
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).error_code == "too_many_pictures"
+
+
+def test_a_prompt_in_a_queue_that_does_not_move_is_taken_back(
+    make_services, quick_job, reload, sim
+) -> None:
+    sim.faults(freeze=True)
+    services = make_services(task_soft_time_limit_s=1, task_time_limit_s=60)
+    first, second = quick_job(), quick_job()
+    generation.run(services, first.id, worker="w1")
+    generation.run(services, second.id, worker="w1")
+    assert reload(first).comfyui_prompt_id  # it is at work, as far as anybody can tell
+    waiting = reload(second)
+    assert (waiting.status, waiting.attempt, waiting.comfyui_prompt_id) == ("pending", 0, None)
+    assert waiting.waiting_since is not None
+    assert "time limit" in waiting.progress["reason"]

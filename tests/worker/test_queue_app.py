@@ -3,7 +3,8 @@
 import pytest
 from kombu import Consumer
 
-from genonaut.worker.queue_app import QUEUES, RUN_COMFY_JOB, WORKERS, configuration
+from genonaut.worker.queue_app import configuration
+from genonaut.worker.queues import QUEUES, RUN_COMFY_JOB, WORKERS
 
 
 def test_the_settings_that_reliability_depends_on(settings):

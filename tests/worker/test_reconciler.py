@@ -139,7 +139,7 @@ class Hour:
             due = reaping.unpublished(session, epoch, settle_s=0, limit=10_000)
         self.send(due)
         with self.database.transaction() as session:
-            waiting = reaping.overdue(session, after_s=-1)
+            waiting = reaping.overdue(session, after_s=-1, limit=10_000)
         held = self.broker.held_task_ids(GENERATION, delivered_within_s=60)
         self.send(reaping.missing(waiting, held))
 

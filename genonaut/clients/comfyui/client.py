@@ -122,7 +122,9 @@ class ComfyClient:
         except BrokenOffError as error:
             raise SubmissionUnclearError(str(error)) from error
         if answer.status >= 500:
-            raise SubmissionUnclearError(f"ComfyUI answered {answer.status} to the prompt")
+            raise SubmissionUnclearError(
+                f"ComfyUI answered {answer.status} to the prompt", was_answered=True
+            )
         if answer.status == 413:
             raise WorkflowRejectedError("The workflow is too large for ComfyUI")
         if answer.status == 400:

@@ -1,5 +1,6 @@
 """Hold the tables, one file per aggregate."""
 
+from genonaut.db.models.abandoned import AbandonedPrompt
 from genonaut.db.models.base import Base
 from genonaut.db.models.content import ContentImage, ContentItem
 from genonaut.db.models.jobs import GenerationJob, JobAttempt
@@ -8,6 +9,7 @@ from genonaut.db.models.platform import AuditEntry, Heartbeat, IdempotencyKey, W
 from genonaut.db.models.users import ApiToken, LoginSession, User
 
 __all__ = [
+    "AbandonedPrompt",
     "ApiToken",
     "AuditEntry",
     "Base",

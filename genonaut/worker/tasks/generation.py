@@ -7,10 +7,10 @@ from celery import Task
 from celery.worker.request import Request
 from sqlalchemy.exc import SQLAlchemyError
 
-from genonaut.core.errors import ConflictError, GenonautError
+from genonaut.core.errors import ConflictError
 from genonaut.domain import attempts
+from genonaut.domain.abandoned import abandon
 from genonaut.worker import generation
-from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
 from genonaut.worker.queue_app import celery
 from genonaut.worker.queues import RUN_COMFY_JOB
 from genonaut.worker.services import get_services
@@ -22,7 +22,7 @@ class GenerationRequest(Request):
     """Write down what a pool process that was killed cannot."""
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """After a hard kill, end the attempt as ``timed_out`` and stop its prompt."""
+        """After a hard kill, end the attempt as ``timed_out`` and have its prompt stopped."""
         super().on_timeout(soft, timeout)
         if not soft:
             _record_hard_timeout(self.args[0], worker=self.hostname, limit_s=timeout)
@@ -33,11 +33,12 @@ def _record_hard_timeout(job_id: int, *, worker: str, limit_s: float) -> None:
     settings = services.settings
     try:
         with services.database.transaction() as session:
-            held = attempts.held_by(session, job_id, worker=worker)
+            held = attempts.held_by(session, job_id, worker=worker, for_s=0.9 * limit_s)
             if held is None:
                 return
-            # Read before the row is given back, which forgets them.
-            backend, prompt_id = held.job.backend, held.job.comfyui_prompt_id
+            # Before the row is given back, which forgets them. Telling ComfyUI is left to the
+            # reconciler: this runs in the loop that serves the whole worker.
+            abandon(session, held.job.backend, held.job.comfyui_prompt_id)
             attempts.try_again(
                 session,
                 held,
@@ -51,12 +52,6 @@ def _record_hard_timeout(job_id: int, *, worker: str, limit_s: float) -> None:
         log.warning("timeout_not_recorded", job_id=job_id, reason=str(error)[:200])
         return
     log.error("hard_timeout", job_id=job_id, limit_s=limit_s)
-    if backend and prompt_id:
-        try:
-            with client_for(settings, backend, read_timeout_s=PROBE_TIMEOUT_S) as client:
-                client.cancel(prompt_id, wait_s=0)
-        except GenonautError as error:
-            log.warning("prompt_not_removed", job_id=job_id, reason=str(error))
 
 
 class GenerationTask(Task):
