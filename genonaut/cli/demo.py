@@ -109,6 +109,7 @@ def _say_where(settings: Settings, database: Database, log_file: Path) -> None:
         owner = users.find_user(session, OPERATOR)
         token = users.issue_login_link(session, owner.id, ttl=LINK_TTL)
     console.print(f"\nOpen  [bold]{settings.base_url}/login?token={token}[/bold]", soft_wrap=True)
+    console.print("      (signs in once; then: genonaut tokens create --env demo --user operator)")
     console.print(
         f"API   {settings.base_url}/api/v1, described by {settings.base_url}/openapi.json"
     )
