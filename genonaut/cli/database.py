@@ -215,7 +215,11 @@ def _refuse_while_running(settings: Settings) -> None:
     finally:
         database.close()
     if alive:
-        fail(f"{settings.app_env} is running ({', '.join(sorted(alive))}); stop it first")
+        names = ", ".join(sorted(alive))
+        fail(
+            f"{settings.app_env} is running ({names}); stop it first, "
+            f"or wait {ALIVE_S:g} s if it was killed"
+        )
 
 
 def _run_tool(name: str, settings: Settings, arguments: list[str]) -> None:

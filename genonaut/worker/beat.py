@@ -40,6 +40,15 @@ class Scheduler(RedBeatScheduler):
         wait_s: float = super().tick(*args, **kwargs)
         return wait_s
 
+    def close(self) -> None:
+        """Give up the lock and take leave, so that nobody takes this beat for alive."""
+        super().close()
+        try:
+            with self._services.database.transaction() as session:
+                heartbeats.leave(session, heartbeat_name())
+        except SQLAlchemyError as error:
+            log.warning("heartbeat_not_removed", reason=str(error)[:200])
+
     def _report(self) -> None:
         settings = self._services.settings
         if time.monotonic() - self._beat_at < settings.heartbeat_interval_s:

@@ -1,5 +1,6 @@
 """Starting and stopping: what is in the way is one line, and nothing is left running."""
 
+import json
 import os
 import signal
 import subprocess
@@ -54,6 +55,7 @@ def test_a_flush_keeps_out_of_what_is_not_ours(commands: Commands) -> None:
         assert client.dbsize() == 0
 
 
+@pytest.mark.slow
 def test_a_database_that_is_behind_is_told_and_upgraded(commands: Commands) -> None:
     assert commands.refusal("db", "check", "--env", "test") == "run: genonaut db upgrade --env test"
     commands("db", "upgrade", "--env", "test")
@@ -68,6 +70,7 @@ def test_a_full_disk_is_one_line(commands: Commands) -> None:
         if subprocess.run(mount, check=False, capture_output=True).returncode:
             pytest.skip("no tmpfs here")
         try:
+            commands("db", "upgrade")
             (folder / "var").mkdir()
             (folder / "var" / "filler").write_bytes(b"x" * (4 * 2**20 - 40_000))
             said = commands.refusal("db", "backup", VAR_DIR=str(folder / "var"))
@@ -143,6 +146,25 @@ def test_parts_start_alone_and_share_the_work(commands: Commands) -> None:
     assert workers.end() == 0
     assert api.end() == 0
     assert commands.left_running() == []
+
+
+@pytest.mark.slow
+def test_who_is_stopped_in_good_order_counts_as_gone_at_once(commands: Commands) -> None:
+    started = commands.start("up", "--only", "beat", "--only", "workers")
+
+    def found() -> dict[str, str]:
+        told = json.loads(_doctor(commands))
+        return {f["part"]: f["found"] for f in told if f["part"] in {"beat", "generation"}}
+
+    assert processes.wait_until(
+        lambda: [text.partition(",")[0] for text in found().values()] == ["1 alive"] * 2, 60, 0.5
+    )
+    assert started.end(signal.SIGTERM) == 0
+    assert found() == {"generation": "not running", "beat": "not running"}
+
+
+def _doctor(commands: Commands) -> str:
+    return commands("doctor", "--json", status=1).stdout  # 1: there is no API
 
 
 @pytest.mark.slow
