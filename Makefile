@@ -43,6 +43,7 @@ test-reliability: $(READY) ## Kill, freeze and flush things and see that nothing
 	@n=0; while [ $$n -lt $(REPEAT) ]; do n=$$((n + 1)); \
 		if [ $(REPEAT) -gt 1 ]; then echo "Run $$n of $(REPEAT)"; fi; \
 		$(PY) -m pytest tests/reliability $(ARGS) || exit 1; \
+		$(PY) -m pytest tests/cli -m slow $(ARGS) || exit 1; \
 	done
 
 .PHONY: lint
