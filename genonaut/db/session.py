@@ -66,7 +66,7 @@ def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> 
             "application_name": "genonaut",
             "options": (
                 "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000"
-                " -c idle_in_transaction_session_timeout=60000"
+                " -c idle_in_transaction_session_timeout=30000"
             ),
         },
     )

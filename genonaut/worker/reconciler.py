@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from genonaut.api.config import Settings
@@ -25,11 +25,14 @@ from genonaut.worker.queues import GENERATION
 log = structlog.get_logger(__name__)
 
 LOCK_ID = 0x67656E6F72  # any number that nobody else locks
+LOCK_IDLE_S = 15
 SETTLE_S = 1.0
 BATCH = 500
 PASS_S = 10.0
 LOOKED_AT = 20_000
 REMOVED_AT_ONCE = 10
+
+_GIVE_UP_WHEN_IDLE = text(f"SET LOCAL idle_in_transaction_session_timeout = '{LOCK_IDLE_S}s'")
 
 
 class Reconciler:
@@ -51,17 +54,18 @@ class Reconciler:
         """Make one pass, unless another worker is making one.
 
         The lock is a transaction of its own that touches no row, so it blocks no vacuum while
-        messages are sent.
+        messages are sent. A worker that freezes in a pass loses it soon, or nobody would reconcile.
 
         Raises: SQLAlchemyError: PostgreSQL is away; the next pass tries again.
         """
         with self._database.engine.begin() as lock:
+            lock.execute(_GIVE_UP_WHEN_IDLE)
             if not lock.scalar(select(func.pg_try_advisory_xact_lock(LOCK_ID))):
                 return
             self._reap()
             self._remove_prompts()
             try:
-                self._publish()
+                self._publish(lock)
             except BrokerUnavailableError as error:
                 log.warning("broker_away", reason=str(error)[:200])
 
@@ -75,7 +79,7 @@ class Reconciler:
             heartbeats.forget_old(session)
             abandoned.forget_old(session)
 
-    def _publish(self) -> None:
+    def _publish(self, lock: Connection) -> None:
         """Publish what is due; the rest of a long backlog is left to the next pass.
 
         A pass must not take so long that the worker, whose heartbeat waits for it, looks dead.
@@ -88,6 +92,7 @@ class Reconciler:
             if not due:
                 break
             log.info("published", jobs=publish(self._database, self._broker, due))
+            lock.execute(select(1))  # not idle
         lost = self._lost()
         if lost:
             log.warning("published_again", jobs=publish(self._database, self._broker, lost))
