@@ -1,6 +1,8 @@
 """Listen in on Redis: what is told to everyone, and every command that names a channel."""
 
 import json
+import re
+import socket
 import threading
 from typing import Any, Self
 
@@ -42,29 +44,27 @@ class Monitor:
     """Collect the names of all channels that anybody uses; a context manager."""
 
     _ABOUT_CHANNELS = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "PUBLISH"})
+    _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, port: int) -> None:
         self.channels: set[str] = set()
-        self._redis: Any = redis.Redis.from_url(url)
-        self._ended = threading.Event()
-        self._started = threading.Event()
+        self._connection = socket.create_connection(("127.0.0.1", port))
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
+        self._connection.sendall(b"MONITOR\r\n")
+        assert self._connection.recv(5) == b"+OK\r\n"
         self._thread.start()
-        assert self._started.wait(5)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._redis.ping()  # the thread waits for a command
+        self._connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
-        self._redis.close()
+        self._connection.close()
 
     def _run(self) -> None:
-        with self._redis.monitor() as commands:
-            self._started.set()
-            while not self._ended.is_set():
-                name, *words = commands.next_command()["command"].split(" ")
+        with self._connection.makefile(errors="replace") as lines:
+            for line in lines:
+                name, *words = self._WORD.findall(line) or [""]
                 if name.upper() in self._ABOUT_CHANNELS:
                     self.channels.update(words[:1] if name.upper() == "PUBLISH" else words)

@@ -211,6 +211,13 @@ class Rig(Rows):
             self._stack.callback(self._dispatcher.stop)
         return self._dispatcher
 
+    def freeze_reconciler(self, worker: Program) -> bool:
+        """Have a worker with the hook ``freeze_in_pass`` stop in its next pass; whether it has."""
+        if worker.is_frozen():
+            return True
+        (self.folder / "freeze").touch()
+        return False
+
     # --- jobs ------------------------------------------------------------------------------
 
     def add_user(self, name: str) -> UUID:
@@ -279,7 +286,7 @@ class Rig(Rows):
 
     def monitor(self) -> Monitor:
         """Collect the channels that anybody uses."""
-        return Monitor(self.valkey.url())
+        return Monitor(self.valkey.port)
 
     # --- Redis -----------------------------------------------------------------------------
 

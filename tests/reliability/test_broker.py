@@ -12,6 +12,8 @@ from tests.reliability.rig import Rig
 ANSWER_S = 2.0
 DELIVERY_S = 20.0
 
+OUTAGES_S = {"down": 5.0, "frozen": 12.0}
+
 LOSSES: dict[str, Callable[[Rig], object]] = {
     "flush": lambda rig: rig.redis.flushdb(),
     "restart without persistence": lambda rig: rig.valkey.forget(),
@@ -49,7 +51,7 @@ def test_f12_a_job_taken_while_redis_is_away_is_delivered_on_its_return(rig: Rig
     asked_at = time.monotonic()
     job_id = rig.submit()
     assert time.monotonic() - asked_at < ANSWER_S
-    holds(lambda: rig.job(job_id).status == "pending", "the row waits", 12)
+    holds(lambda: rig.job(job_id).status == "pending", "the row waits", OUTAGES_S[how])
     back()
     returned_at = time.monotonic()
     until(lambda: rig.job(job_id).status != "pending", "the job is taken", DELIVERY_S)
@@ -60,6 +62,7 @@ def test_f12_a_job_taken_while_redis_is_away_is_delivered_on_its_return(rig: Rig
     assert worker.is_alive()
 
 
+@pytest.mark.slow
 def test_f14_connections_that_redis_cuts_come_back(rig: Rig) -> None:
     worker = rig.worker(wait=False)
     api = rig.api()
@@ -111,6 +114,7 @@ def test_f14_workers_and_beat_outlive_half_a_minute_without_redis(rig: Rig, how:
     assert worker.is_alive()
 
 
+@pytest.mark.slow
 def test_f18_two_environments_share_no_key_and_no_channel(rig: Rig, tmp_path: Path) -> None:
     other = rig.neighbour(tmp_path / "other")
     with rig.monitor() as commands:

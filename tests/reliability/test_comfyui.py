@@ -57,7 +57,8 @@ def test_f29_an_outage_while_drawing_is_waited_out(rig: Rig) -> None:
     assert rig.comfy.runs() == 1
 
 
-@pytest.mark.parametrize("how", ["forget", pytest.param("restart", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["forget", "restart"])
 def test_f30_a_comfyui_that_forgot_the_prompt_gets_it_once_more(rig: Rig, how: str) -> None:
     rig.worker()
     job_id = rig.submit(steps=60)
@@ -96,6 +97,7 @@ def test_f31_a_lost_answer_to_the_prompt_does_not_draw_it_twice(rig: Rig, how: s
     assert [(p["received"], p["sampled"]) for p in rig.comfy.prompts()] == [(1, 1)]
 
 
+@pytest.mark.slow
 def test_f32_what_was_drawn_while_no_worker_lived_is_collected(rig: Rig) -> None:
     worker = rig.worker()
     job_id = rig.submit(steps=40)
@@ -140,6 +142,7 @@ def test_f33_a_cancel_before_any_worker_has_the_job_is_immediate(rig: Rig) -> No
     assert rig.outcomes(job_id) == []
 
 
+@pytest.mark.slow
 def test_f33_a_cancel_while_the_job_finishes_wins_or_loses_cleanly(rig: Rig) -> None:
     rig.worker(slots=4, wait=False)
     rig.api()
@@ -179,6 +182,7 @@ def test_f34_a_job_cancelled_while_no_worker_lives_never_runs(rig: Rig) -> None:
     assert [p["prompt_id"] for p in rig.comfy.prompts()] == [prompt_id]
 
 
+@pytest.mark.slow
 def test_f46_a_job_that_succeeds_in_the_end_is_told_of_once(rig: Rig) -> None:
     rig.worker()
     rig.comfy.faults(node_error={"message": "bad luck"}, count=3)

@@ -110,6 +110,7 @@ def test_f44_a_client_that_does_not_read_harms_nobody(rig: Rig) -> None:
             until(lambda each=job_id: deaf.next() and deaf.of("job", each, final=True), "its end")  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_f44_sockets_find_their_job_again_after_a_restart_of_the_api(rig: Rig) -> None:
     rig.worker(wait=False)
     api = rig.api()
@@ -127,7 +128,8 @@ def test_f44_sockets_find_their_job_again_after_a_restart_of_the_api(rig: Rig) -
     assert back.statuses()[-1] == "completed"
 
 
-@pytest.mark.parametrize("idle_s", [1, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("idle_s", [1, 40])
 def test_f45_rubbish_and_silence_on_a_channel_do_not_deafen_it(rig: Rig, idle_s: float) -> None:
     api = rig.api()
     job_id = rig.submit(steps=60)

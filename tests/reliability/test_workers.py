@@ -28,6 +28,7 @@ def test_f01_a_killed_worker_costs_one_attempt_and_nothing_else(rig: Rig) -> Non
     assert rig.comfy.runs() == 1, "the second attempt took over the first one's prompt"
 
 
+@pytest.mark.slow
 def test_f02_a_killed_pool_child_costs_one_attempt(rig: Rig) -> None:
     worker = rig.worker()
     job_id = rig.submit(steps=60)
@@ -71,6 +72,7 @@ def test_f04_a_task_delivered_again_while_it_runs_is_dropped(rig: Rig) -> None:
     assert rig.comfy.runs() == 1
 
 
+@pytest.mark.slow
 def test_f05_a_worker_frozen_before_its_commit_is_fenced_out(rig: Rig) -> None:
     late = rig.worker("late", hook="freeze_before_commit")
     job_id = rig.submit()
@@ -89,7 +91,24 @@ def test_f05_a_worker_frozen_before_its_commit_is_fenced_out(rig: Rig) -> None:
 
 
 @pytest.mark.slow
-def test_f05_a_worker_frozen_while_drawing_leaves_its_successor_alone(rig: Rig) -> None:
+def test_f05_a_worker_frozen_while_it_reconciles_does_not_keep_others_from_it(rig: Rig) -> None:
+    late = rig.worker("late", hook="freeze_in_pass")
+    job_id = rig.submit(steps=40)
+    rig.wait_until_drawing(job_id)
+    rig.worker("second")
+    until(lambda: rig.freeze_reconciler(late), "the worker stands still in its pass")
+    frozen_at = time.monotonic()
+    job = rig.wait_for(job_id, "completed", RECOVERY_S)
+    rig.measure("F5, worker frozen while it reconciles to finished picture", frozen_at)
+    late.cont()
+    late.wait_for_log("lease_lost")
+    assert rig.job(job_id).version == job.version
+    assert rig.outcomes(job_id) == ["worker_lost", "completed"]
+    assert rig.comfy.runs() == 1
+
+
+@pytest.mark.slow
+def test_f05_a_worker_frozen_while_drawing_drawing_leaves_its_successor_alone(rig: Rig) -> None:
     late = rig.worker("late")
     job_id = rig.submit(steps=250)
     rig.wait_until_drawing(job_id)
@@ -104,6 +123,7 @@ def test_f05_a_worker_frozen_while_drawing_leaves_its_successor_alone(rig: Rig) 
     assert rig.comfy.runs() == 1, "the late worker did not interrupt the adopted prompt"
 
 
+@pytest.mark.slow
 def test_f06_a_stopping_worker_finishes_what_fits_into_its_grace(rig: Rig) -> None:
     worker = rig.worker()
     job_id = rig.submit(steps=50)
