@@ -1,0 +1,1 @@
+"""Measure ours and a peer or floor side by side; ``docs/performance.md`` says what each means."""
