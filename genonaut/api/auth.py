@@ -17,7 +17,7 @@ from genonaut.api.config import Settings
 from genonaut.core.errors import ForbiddenError, UnauthorizedError
 from genonaut.core.tokens import csrf_token
 from genonaut.domain import users
-from genonaut.domain.users import Principal
+from genonaut.domain.users import Login, Principal
 
 CSRF_HEADER = "X-CSRF-Token"
 
@@ -32,18 +32,27 @@ class Credentials:
     cookie: str | None = None
     ticket: str | None = None
 
-    def authenticate(self, session: Session) -> Principal:
+    def login(self) -> Login:
+        """Give the login to look up; the bearer token counts before the cookie.
+
+        Raises: UnauthorizedError: there is none.
+        """
+        if self.bearer is not None:
+            return Login.by_token(self.bearer)
+        if self.cookie is not None:
+            return Login.by_session(self.cookie)
+        raise UnauthorizedError("log in with a bearer token or a session")
+
+    def authenticate(self, session: Session, *, in_turn: bool = False) -> Principal:
         """Find the user; the bearer token counts before the ticket, the ticket before the cookie.
+
+        With ``in_turn`` the transaction also takes the user's turn.
 
         Raises: UnauthorizedError: there is no valid login.
         """
-        if self.bearer is not None:
-            return users.authenticate_token(session, self.bearer)
-        if self.ticket is not None:
+        if self.ticket is not None and self.bearer is None:
             return users.redeem(session, self.ticket, "ticket")
-        if self.cookie is not None:
-            return users.authenticate_session(session, self.cookie)
-        raise UnauthorizedError("log in with a bearer token or a session")
+        return users.authenticate(session, self.login(), in_turn=in_turn)
 
 
 def cookie_name(settings: Settings) -> str:

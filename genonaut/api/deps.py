@@ -67,8 +67,10 @@ class Caller:
     credentials: Credentials
 
     @contextmanager
-    def transaction(self) -> Iterator[tuple[Session, Principal]]:
+    def transaction(self, *, in_turn: bool = False) -> Iterator[tuple[Session, Principal]]:
         """Begin the request's one transaction, whose first statement checks the login.
+
+        With ``in_turn`` that statement also waits for the user's other requests of the kind.
 
         It is committed inside the endpoint, so a failed commit is never answered as a success;
         and login, work and commit take one thread of the pool once, not four times.
@@ -76,7 +78,7 @@ class Caller:
         Raises: UnauthorizedError: the login is not valid.
         """
         with self.services.database.transaction() as session:
-            yield session, self.credentials.authenticate(session)
+            yield session, self.credentials.authenticate(session, in_turn=in_turn)
 
 
 async def get_caller(connection: HTTPConnection, services: ServicesDep) -> Caller:

@@ -1,5 +1,6 @@
 """Give transactions, and do after the commit what must not happen before it."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from genonaut.core.events import Event
 
@@ -19,6 +22,8 @@ EventSink = Callable[[list[Event]], None]
 _ACTIONS = "after_commit_actions"
 _EVENTS = "events"
 _READ_ONLY_TRANSACTION = "25006"
+_USED_AT = "used_at"
+_TRUSTED_S = 1.0
 
 
 def on_commit(session: Session, action: Callable[[], None]) -> None:
@@ -47,14 +52,14 @@ def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> 
     """Connect to PostgreSQL with limits on every kind of waiting.
 
     A server that is stopped or cut off is noticed within ten seconds; a failover that leaves us
-    on a read-only server empties the pool.
+    on a read-only server empties the pool. A pooled connection that was used a moment ago is not
+    asked whether it still lives: the question costs as much as a statement.
     """
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=10,
-        pool_pre_ping=True,
         pool_recycle=1800,
         connect_args={
             "connect_timeout": connect_timeout_s,
@@ -71,6 +76,22 @@ def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> 
         },
     )
 
+    @event.listens_for(engine, "connect")
+    @event.listens_for(engine, "checkin")
+    def _note_use(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ask_after_a_pause(
+        connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection
+    ) -> None:
+        if time.monotonic() - record.info[_USED_AT] < _TRUSTED_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # the pool connects anew and tries again
+
     @event.listens_for(engine, "handle_error", retval=True)
     def _leave_a_read_only_server(context: ExceptionContext) -> OperationalError | None:
         cause = context.original_exception
@@ -85,6 +106,10 @@ def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> 
     return engine
 
 
+def _sessions(engine: Engine) -> sessionmaker[Session]:
+    return sessionmaker(engine, expire_on_commit=False, autoflush=False)
+
+
 class Database:
     """Own the engine of one process.
 
@@ -95,7 +120,8 @@ class Database:
     def __init__(self, engine: Engine, *, factory: sessionmaker[Session] | None = None) -> None:
         self.engine = engine
         self.sinks: list[EventSink] = []
-        self._factory = factory or sessionmaker(engine, expire_on_commit=False, autoflush=False)
+        self._factory = factory or _sessions(engine)
+        self._lookers = factory or _sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
 
     @classmethod
     def connect(cls, url: str, *, pool_size: int = 5) -> "Database":
@@ -109,6 +135,16 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+    @contextmanager
+    def looking(self) -> Iterator[Session]:
+        """Give a session whose every statement stands alone: nothing to begin or to commit.
+
+        For a look that takes one statement; what must be seen or written together is a
+        :meth:`transaction`.
+        """
+        with self._lookers() as session:
+            yield session
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

@@ -4,10 +4,10 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import CTE, Integer, Row, Select, Table, bindparam, case, func, insert, select, true
 from sqlalchemy.orm import Session
 
 from genonaut.core import workflow
@@ -15,8 +15,12 @@ from genonaut.core.errors import ConflictError, NotFoundError, RateLimitedError
 from genonaut.core.events import Event
 from genonaut.db.models import GenerationJob, JobAttempt
 from genonaut.db.session import add_event
-from genonaut.domain import notifications
+from genonaut.domain import notifications, users
 from genonaut.domain.lifecycle import FINAL, UNFINISHED, Machine, Status
+from genonaut.domain.users import Login
+
+Shown: TypeAlias = GenerationJob | Row[Any]
+"""A job, or a row with a job's columns: on hot ways making an object takes longer than reading."""
 
 MAX_SEED = 2**53 - 1
 """Seeds stay below this, so that every JSON reader keeps them exact."""
@@ -26,7 +30,7 @@ def _iso(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def public(job: GenerationJob) -> dict[str, Any]:
+def public(job: Shown) -> dict[str, Any]:
     """Give what the owner may see, ready for JSON; the same for API, sockets and events."""
     return {
         "id": job.id,
@@ -61,7 +65,7 @@ def public(job: GenerationJob) -> dict[str, Any]:
     }
 
 
-def describe(job: GenerationJob) -> Event:
+def describe(job: Shown) -> Event:
     """Tell of a change to everyone who may watch the job."""
     return Event(
         kind="job",
@@ -108,7 +112,7 @@ def _sampler_params(params: dict[str, Any]) -> dict[str, Any]:
     return dict(given) if isinstance(given, dict) else {}
 
 
-def _loras(job: GenerationJob) -> list[dict[str, Any]]:
+def _loras(job: Shown) -> list[dict[str, Any]]:
     # Of before the merge, too: bare names are LoRAs, what has no name is none.
     given: Any = job.lora_models
     listed = given if isinstance(given, list) else []
@@ -177,78 +181,131 @@ class Allowance:
     reset_s: float
 
 
-def allowance(session: Session, user_id: UUID, limits: Limits) -> Allowance:
-    """Check that ``user_id`` may create one more job now.
+_TABLE = cast(Table, GenerationJob.__table__)
 
-    Requests of one user are counted one after the other (an advisory lock held to the end of the
-    transaction), so a burst cannot pass a limit together.
 
-    Raises: RateLimitedError: too many this minute, or too many unfinished.
-    """
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(str(user_id), 0))))
+def _counts() -> CTE:
+    """Count what a user made within a minute and has not finished, up to the limits."""
+    mine = _TABLE.c.user_id == bindparam("owner_id", type_=_TABLE.c.user_id.type)
     recent = (
-        select(GenerationJob.created_at)
-        .where(GenerationJob.user_id == user_id)
-        .order_by(GenerationJob.id.desc())
-        .limit(limits.per_minute)
+        select(_TABLE.c.created_at)
+        .where(mine)
+        .order_by(_TABLE.c.id.desc())
+        .limit(bindparam("per_minute", type_=Integer))
         .subquery()
     )
     age_s = func.extract("epoch", func.clock_timestamp() - recent.c.created_at)
     # Rows beyond the first unfinished_max are not counted: the answer would be the same.
     unfinished = (
-        select(GenerationJob.id)
-        .where(GenerationJob.user_id == user_id, GenerationJob.status.in_(UNFINISHED))
-        .limit(limits.unfinished_max)
+        select(_TABLE.c.id)
+        .where(mine, _TABLE.c.status.in_(sorted(UNFINISHED)))
+        .limit(bindparam("unfinished_max", type_=Integer))
         .subquery()
     )
-    row = session.execute(
+    return (
         select(
             func.count().filter(age_s < 60).label("made"),
             func.coalesce(60 - func.max(age_s).filter(age_s < 60), 60).label("reset_s"),
-            select(func.count()).select_from(unfinished).scalar_subquery().label("open"),
-        ).select_from(recent)
-    ).one()
-    reset_s = max(1.0, float(row.reset_s))
-    if row.made >= limits.per_minute:
+            select(func.count()).select_from(unfinished).scalar_subquery().label("unfinished"),
+        )
+        .select_from(recent)
+        .cte("counts")
+    )
+
+
+def _insert_within_limits() -> Select[Any]:
+    counts = _counts()
+    given = (
+        *("user_id", "prompt", "negative_prompt", "checkpoint_model", "lora_models", "width"),
+        *("height", "batch_size", "params", "max_attempts", "celery_task_id", "progress"),
+    )
+    allowed = select(*(bindparam(name, type_=_TABLE.c[name].type) for name in given)).where(
+        counts.c.made < bindparam("per_minute", type_=Integer),
+        counts.c.unfinished < bindparam("unfinished_max", type_=Integer),
+    )
+    job = insert(_TABLE).from_select(given, allowed).returning(*_TABLE.c).cte("job")
+    return select(counts, job).join_from(counts, job, true(), isouter=True)
+
+
+# Made once: making a statement takes longer than running it.
+_COUNT = select(_counts())
+_CREATE = _insert_within_limits()
+
+
+def allowance(session: Session, user_id: UUID, limits: Limits) -> Allowance:
+    """Check that ``user_id`` may create one more job now.
+
+    Requests of one user are counted one after the other (see ``users.take_turn``), so a burst
+    cannot pass a limit together.
+
+    Raises: RateLimitedError: too many this minute, or too many unfinished.
+    """
+    users.take_turn(session, user_id)
+    return _allowed(session.execute(_COUNT, _bounds(user_id, limits)).one(), limits)
+
+
+def _bounds(user_id: UUID, limits: Limits) -> dict[str, Any]:
+    return {
+        "owner_id": user_id,
+        "per_minute": limits.per_minute,
+        "unfinished_max": limits.unfinished_max,
+    }
+
+
+def _allowed(counts: Row[Any], limits: Limits) -> Allowance:
+    reset_s = max(1.0, float(counts.reset_s))
+    if counts.made >= limits.per_minute:
         raise RateLimitedError(
             f"at most {limits.per_minute} jobs a minute; try again in {reset_s:.0f} s",
             retry_after_s=reset_s,
             limit=limits.per_minute,
         )
-    if row.open >= limits.unfinished_max:
+    if counts.unfinished >= limits.unfinished_max:
         raise RateLimitedError(
             f"at most {limits.unfinished_max} unfinished jobs; wait for one to end or cancel one",
             retry_after_s=10,
             limit=limits.unfinished_max,
         )
-    return Allowance(limits.per_minute, limits.per_minute - row.made - 1, reset_s)
+    return Allowance(limits.per_minute, limits.per_minute - counts.made - 1, reset_s)
 
 
-def create(
-    session: Session,
-    user_id: UUID,
-    request: NewJob,
-    *,
-    max_attempts: int,
-    retry_of: int | None = None,
-) -> GenerationJob:
-    """Store a job as ``pending``; its Celery task id is chosen here, before anything is sent."""
-    job = GenerationJob(
-        user_id=user_id,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        checkpoint_model=request.checkpoint_model,
-        lora_models=list(request.lora_models) or None,
-        width=request.width,
-        height=request.height,
-        batch_size=request.batch_size,
-        params=request.params(),
-        max_attempts=max_attempts,
-        retry_of=retry_of,
-        celery_task_id=str(uuid4()),
-        progress={"phase": "queued"},
-    )
-    return _insert(session, job)
+def create_within(
+    session: Session, user_id: UUID, request: NewJob, limits: Limits
+) -> tuple[Row[Any], Allowance]:
+    """Store a job if its owner may have one more now: :func:`allowance` and :func:`create` at once.
+
+    One statement does both; the transaction must have taken the user's turn before it.
+
+    Raises: RateLimitedError: too many this minute, or too many unfinished.
+    """
+    values = _values(user_id, request, limits.max_attempts)
+    row = session.execute(_CREATE, {**_bounds(user_id, limits), **values}).one()
+    left = _allowed(row, limits)
+    add_event(session, describe(row))
+    return row, left
+
+
+def create(session: Session, user_id: UUID, request: NewJob, *, max_attempts: int) -> GenerationJob:
+    """Store a job as ``pending``, whatever else its owner has."""
+    return _insert(session, GenerationJob(**_values(user_id, request, max_attempts)))
+
+
+def _values(user_id: UUID, request: NewJob, max_attempts: int) -> dict[str, Any]:
+    """Give the columns of a new job; its Celery task id is chosen here, before anything is sent."""
+    return {
+        "user_id": user_id,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "checkpoint_model": request.checkpoint_model,
+        "lora_models": list(request.lora_models) or None,
+        "width": request.width,
+        "height": request.height,
+        "batch_size": request.batch_size,
+        "params": request.params(),
+        "max_attempts": max_attempts,
+        "celery_task_id": str(uuid4()),
+        "progress": {"phase": "queued"},
+    }
 
 
 def _insert(session: Session, job: GenerationJob) -> GenerationJob:
@@ -269,6 +326,38 @@ def owned(session: Session, user_id: UUID, job_id: int) -> GenerationJob:
     if job is None:
         raise NotFoundError("there is no such job")
     return job
+
+
+def _read_with(login: Select[Any]) -> Select[Any]:
+    who = login.cte("who")
+    line = _TABLE.alias("line")
+    place = (
+        select(func.count())
+        .where(line.c.status == Status.PENDING.value, line.c.id <= _TABLE.c.id)
+        .scalar_subquery()
+    )
+    mine = (_TABLE.c.id == bindparam("job_id")) & (_TABLE.c.user_id == who.c.login_user_id)
+    shown = case((_TABLE.c.status == Status.PENDING.value, place)).label("queue_position")
+    return select(who, *_TABLE.c, shown).join_from(who, _TABLE, mine, isouter=True)
+
+
+_READ = {kind: _read_with(login) for kind, login in users.LOGINS.items()}
+
+
+def read(session: Session, login: Login, job_id: int) -> Row[Any]:
+    """Give a job to its owner, with its ``queue_position``; one statement checks the login too.
+
+    Raises:
+        UnauthorizedError: the login is not valid.
+        NotFoundError: the job does not exist or is another user's.
+    """
+    row = session.execute(
+        _READ[login.kind], {"secret_hash": login.secret_hash, "job_id": job_id}
+    ).one_or_none()
+    users.admit(session, row)
+    if row is None or row.id is None:
+        raise NotFoundError("there is no such job")
+    return row
 
 
 def list_for(

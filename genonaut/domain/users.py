@@ -7,7 +7,20 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, func, null, or_, select, update
+from sqlalchemy import (
+    Row,
+    Select,
+    Text,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -129,34 +142,118 @@ def revoke_token(session: Session, token_id: int) -> None:
     session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
 
 
-def authenticate_token(session: Session, token: str) -> Principal:
-    """Give the user of a valid token: one statement, and once a minute a second one.
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login as it is shown, not yet checked: an API token or a browser session's."""
+
+    kind: Literal["token", "session"]
+    secret_hash: str
+
+    @classmethod
+    def by_token(cls, token: str) -> "Login":
+        """Name the login an API token stands for."""
+        return cls("token", digest(token))
+
+    @classmethod
+    def by_session(cls, token: str) -> "Login":
+        """Name the login a browser session stands for."""
+        return cls("session", digest(token))
+
+
+_USERS = User.__table__
+_TOKENS = ApiToken.__table__
+_SESSIONS = LoginSession.__table__
+
+# Made once: on the hottest way of all, making a statement takes longer than running it. A login
+# that is not valid gives no row.
+LOGINS: dict[str, Select[Any]] = {
+    "token": select(
+        _USERS.c.id.label("login_user_id"),
+        _USERS.c.username.label("login_username"),
+        _USERS.c.role.label("login_role"),
+        _TOKENS.c.expires_at.label("login_expires_at"),
+        case(
+            (
+                or_(
+                    _TOKENS.c.last_used_at.is_(None),
+                    _TOKENS.c.last_used_at < func.now() - TOUCH_EVERY,
+                ),
+                _TOKENS.c.id,
+            )
+        ).label("login_stale_token"),
+    )
+    .join_from(_TOKENS, _USERS, _USERS.c.id == _TOKENS.c.user_id)
+    .where(
+        _TOKENS.c.token_hash == bindparam("secret_hash"),
+        _USERS.c.is_active,
+        _TOKENS.c.revoked_at.is_(None),
+        or_(_TOKENS.c.expires_at.is_(None), _TOKENS.c.expires_at > func.now()),
+    ),
+    "session": select(
+        _USERS.c.id.label("login_user_id"),
+        _USERS.c.username.label("login_username"),
+        _USERS.c.role.label("login_role"),
+        _SESSIONS.c.expires_at.label("login_expires_at"),
+        null().label("login_stale_token"),
+    )
+    .join_from(_SESSIONS, _USERS, _USERS.c.id == _SESSIONS.c.user_id)
+    .where(
+        _SESSIONS.c.token_hash == bindparam("secret_hash"),
+        _SESSIONS.c.kind == "session",
+        _SESSIONS.c.expires_at > func.now(),
+        _USERS.c.is_active,
+    ),
+}
+"""How each kind of login is looked up, for statements that look up more beside it."""
+
+
+def _turn(user_id: Any) -> Any:
+    return func.pg_advisory_xact_lock(func.hashtextextended(cast(user_id, Text), 0))
+
+
+_LOGINS_IN_TURN = {kind: login.add_columns(_turn(_USERS.c.id)) for kind, login in LOGINS.items()}
+
+
+def take_turn(session: Session, user_id: UUID) -> None:
+    """Wait until no other transaction that took this user's turn is open.
+
+    What is counted per user is counted in a statement after this one, whose snapshot is younger.
+    """
+    session.execute(select(_turn(str(user_id))))
+
+
+def authenticate(session: Session, login: Login, *, in_turn: bool = False) -> Principal:
+    """Give the user of a valid login: one statement, and once a minute a second one.
+
+    With ``in_turn`` the same statement takes the user's turn, as :func:`take_turn` does.
 
     Raises: UnauthorizedError: unknown, expired or revoked, or its user is not active.
     """
-    row = session.execute(
-        select(
-            User.id,
-            User.username,
-            User.role,
-            ApiToken.expires_at,
-            ApiToken.id.label("token_id"),
-            or_(
-                ApiToken.last_used_at.is_(None), ApiToken.last_used_at < func.now() - TOUCH_EVERY
-            ).label("stale"),
-        )
-        .join(User, User.id == ApiToken.user_id)
-        .where(
-            ApiToken.token_hash == digest(token),
-            User.is_active,
-            ApiToken.revoked_at.is_(None),
-            or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > func.now()),
-        )
-    ).one_or_none()
-    principal = _principal(row)
-    if row is not None and row.stale:
-        _touch(session, row.token_id)
-    return principal
+    statements = _LOGINS_IN_TURN if in_turn else LOGINS
+    row = session.execute(statements[login.kind], {"secret_hash": login.secret_hash}).one_or_none()
+    return admit(session, row)
+
+
+def admit(session: Session, row: Row[Any] | None) -> Principal:
+    """Give the user of a row that a statement of :data:`LOGINS` found.
+
+    Raises: UnauthorizedError: it found none.
+    """
+    if row is None:
+        raise _unknown()
+    if row.login_stale_token is not None:
+        _touch(session, row.login_stale_token)
+    return Principal(
+        row.login_user_id, row.login_username, Role(row.login_role), row.login_expires_at
+    )
+
+
+def authenticate_token(session: Session, token: str) -> Principal:
+    """Give the user of a valid API token.
+
+    Raises: UnauthorizedError: unknown, expired or revoked, or its user is not active.
+    """
+    return authenticate(session, Login.by_token(token))
 
 
 def _touch(session: Session, token_id: int) -> None:
@@ -182,18 +279,7 @@ def authenticate_session(session: Session, token: str) -> Principal:
 
     Raises: UnauthorizedError: unknown or expired, or its user is not active.
     """
-    return _principal(
-        session.execute(
-            select(User.id, User.username, User.role, LoginSession.expires_at)
-            .join(User, User.id == LoginSession.user_id)
-            .where(
-                LoginSession.token_hash == digest(token),
-                LoginSession.kind == "session",
-                LoginSession.expires_at > func.now(),
-                User.is_active,
-            )
-        ).one_or_none()
-    )
+    return authenticate(session, Login.by_session(token))
 
 
 def close_session(session: Session, token: str) -> None:
@@ -222,20 +308,21 @@ def redeem(session: Session, token: str, kind: OneTime) -> Principal:
 
     Raises: UnauthorizedError: used, expired or unknown, or its user is not active.
     """
-    return _principal(
-        session.execute(
-            delete(LoginSession)
-            .where(
-                LoginSession.token_hash == digest(token),
-                LoginSession.kind == kind,
-                LoginSession.expires_at > func.now(),
-                User.id == LoginSession.user_id,
-                User.is_active,
-            )
-            .returning(User.id, User.username, User.role, null().label("expires_at"))
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-    )
+    row = session.execute(
+        delete(LoginSession)
+        .where(
+            LoginSession.token_hash == digest(token),
+            LoginSession.kind == kind,
+            LoginSession.expires_at > func.now(),
+            User.id == LoginSession.user_id,
+            User.is_active,
+        )
+        .returning(User.id, User.username, User.role)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if row is None:
+        raise _unknown()
+    return Principal(row.id, row.username, Role(row.role))
 
 
 def audit(
@@ -279,7 +366,5 @@ def _open(
     return token
 
 
-def _principal(row: Any) -> Principal:
-    if row is None:
-        raise UnauthorizedError("the login is missing, wrong or expired")
-    return Principal(row.id, row.username, Role(row.role), row.expires_at)
+def _unknown() -> UnauthorizedError:
+    return UnauthorizedError("the login is missing, wrong or expired")

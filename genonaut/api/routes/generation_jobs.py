@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Header, Query, Request
 from sqlalchemy.orm import Session
@@ -13,15 +13,16 @@ from starlette.responses import JSONResponse, Response
 
 from genonaut.api import answers, pagination
 from genonaut.api.answers import CHANGING, POSTING, READING, problems
-from genonaut.api.deps import CallerDep, Id, Services, ServicesDep
+from genonaut.api.config import Settings
+from genonaut.api.deps import CallerDep, Id, ServicesDep
 from genonaut.api.options import OptionsCache
 from genonaut.api.pagination import CursorParam, LimitParam
 from genonaut.api.requests import JobRequest
 from genonaut.core import workflow
 from genonaut.core.errors import InvalidInputError
 from genonaut.db.models import GenerationJob
-from genonaut.domain import generation, idempotency
-from genonaut.domain.generation import Limits, NewJob
+from genonaut.domain import generation, idempotency, users
+from genonaut.domain.generation import Allowance, Limits, NewJob, Shown
 from genonaut.domain.idempotency import Answer, Ticket
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.users import Principal, Role
@@ -29,6 +30,8 @@ from genonaut.domain.users import Principal, Role
 PATH = "/api/v1/generation-jobs"
 
 router = APIRouter(prefix="/generation-jobs", tags=["generation jobs"])
+
+Made: TypeAlias = tuple[Shown, Allowance]
 
 KeyHeader = Annotated[
     str | None,
@@ -63,17 +66,20 @@ def create(
 ) -> Response:
     """Ask for pictures. Watch the job at `/ws/jobs/{id}`, or read it again."""
     job = _with_known_options(body.to_job(), services.options)
-    with caller.transaction() as (session, who):
+    limits = _limits(services.settings)
+    # With a key the turn comes later: a request in flight is to be seen, not waited for.
+    with caller.transaction(in_turn=key is None) as (session, who):
         if job.workflow is not None and not who.role.includes(Role.OPERATOR):
             _refuse_unlisted_nodes(job.workflow, services.settings.allowed_nodes)
+        if key is None:
+            return _accepted(*generation.create_within(session, who.user_id, job, limits))
         request = _ticket(who, key, "create", body.model_dump(exclude_unset=True))
 
-        def make() -> GenerationJob:
-            return generation.create(
-                session, who.user_id, job, max_attempts=services.settings.job_max_attempts
-            )
+        def make() -> Made:
+            users.take_turn(session, who.user_id)
+            return generation.create_within(session, who.user_id, job, limits)
 
-        return _answer_once(session, services, who, request, make)
+        return _answer_once(session, request, make)
 
 
 @router.post(
@@ -84,15 +90,17 @@ def create(
 )
 def retry(job_id: Id, caller: CallerDep, services: ServicesDep, key: KeyHeader = None) -> Response:
     """Repeat a failed or cancelled job as a new one."""
+    limits = _limits(services.settings)
     with caller.transaction() as (session, who):
-        request = _ticket(who, key, "retry", {"job_id": job_id})
 
-        def make() -> GenerationJob:
-            return generation.retry(
-                session, who.user_id, job_id, max_attempts=services.settings.job_max_attempts
-            )
+        def make() -> Made:
+            left = generation.allowance(session, who.user_id, limits)
+            job = generation.retry(session, who.user_id, job_id, max_attempts=limits.max_attempts)
+            return job, left
 
-        return _answer_once(session, services, who, request, make)
+        if key is None:
+            return _accepted(*make())
+        return _answer_once(session, _ticket(who, key, "retry", {"job_id": job_id}), make)
 
 
 @router.get(
@@ -124,10 +132,9 @@ def list_jobs(
 )
 def read(job_id: Id, caller: CallerDep) -> Response:
     """Read one of one's own jobs."""
-    with caller.transaction() as (session, who):
-        job = generation.owned(session, who.user_id, job_id)
-        places = generation.queue_positions(session, [job])
-    return JSONResponse(_shown(job, places))
+    with caller.services.database.looking() as session:
+        job = generation.read(session, caller.credentials.login(), job_id)
+    return JSONResponse({**generation.public(job), "queue_position": job.queue_position})
 
 
 @router.post(
@@ -165,42 +172,39 @@ def _shown(job: GenerationJob, places: dict[int, int]) -> dict[str, Any]:
     return {**generation.public(job), "queue_position": places.get(job.id)}
 
 
-def _ticket(who: Principal, key: str | None, act: str, asked: dict[str, Any]) -> Ticket | None:
-    if key is None:
-        return None
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.jobs_per_minute, settings.jobs_unfinished_max, settings.job_max_attempts)
+
+
+def _ticket(who: Principal, key: str, act: str, asked: dict[str, Any]) -> Ticket:
     canonical = json.dumps([act, asked], sort_keys=True, separators=(",", ":"))
     return Ticket(who.user_id, key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-def _answer_once(
-    session: Session,
-    services: Services,
-    who: Principal,
-    request: Ticket | None,
-    make: Callable[[], GenerationJob],
-) -> Response:
-    """Make a job within the user's limits, or give the answer an earlier such request got."""
-    if request is not None:
-        earlier = idempotency.earlier_answer(session, request)
-        if earlier is not None:
-            headers = {"Idempotency-Replayed": "true", "Location": earlier.location or PATH}
-            return JSONResponse(earlier.body, earlier.status_code, headers=headers)
-    settings = services.settings
-    limits = Limits(
-        settings.jobs_per_minute, settings.jobs_unfinished_max, settings.job_max_attempts
-    )
-    left = generation.allowance(session, who.user_id, limits)
-    job = make()
-    answer = Answer(202, f"{PATH}/{job.id}", _shown(job, {}))
-    if request is not None:
-        idempotency.remember(session, request, answer)
+def _answer_once(session: Session, request: Ticket, make: Callable[[], Made]) -> Response:
+    """Make a job, or give the answer an earlier such request got."""
+    earlier = idempotency.earlier_answer(session, request)
+    if earlier is not None:
+        headers = {"Idempotency-Replayed": "true", "Location": earlier.location or PATH}
+        return JSONResponse(earlier.body, earlier.status_code, headers=headers)
+    job, left = make()
+    answer = Answer(202, f"{PATH}/{job.id}", _as_taken(job))
+    idempotency.remember(session, request, answer)
+    return _accepted(job, left)
+
+
+def _accepted(job: Shown, left: Allowance) -> Response:
     headers = {
         "Location": f"{PATH}/{job.id}",
         "RateLimit-Limit": str(left.limit),
         "RateLimit-Remaining": str(left.remaining),
         "RateLimit-Reset": str(math.ceil(left.reset_s)),
     }
-    return JSONResponse(answer.body, answer.status_code, headers=headers)
+    return JSONResponse(_as_taken(job), 202, headers=headers)
+
+
+def _as_taken(job: Shown) -> dict[str, Any]:
+    return {**generation.public(job), "queue_position": None}
 
 
 def _with_known_options(job: NewJob, cache: OptionsCache) -> NewJob:
