@@ -1,5 +1,6 @@
 """Give transactions, and do after the commit what must not happen before it."""
 
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,12 +49,15 @@ def savepoint(session: Session) -> Iterator[None]:
         raise
 
 
-def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> Engine:
+def make_engine(
+    url: str, *, pool_size: int = 5, connect_timeout_s: int = 5, autocommit: bool = False
+) -> Engine:
     """Connect to PostgreSQL with limits on every kind of waiting.
 
     A server that is stopped or cut off is noticed within ten seconds; a failover that leaves us
-    on a read-only server empties the pool. A pooled connection that was used a moment ago is not
-    asked whether it still lives: the question costs as much as a statement.
+    on a read-only server empties the pool. A pooled connection that was used a moment ago, and
+    on which the server has not hung up since, is not asked whether it still lives: the question
+    costs as much as a statement.
     """
     engine = create_engine(
         url,
@@ -61,6 +65,7 @@ def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> 
         max_overflow=pool_size,
         pool_timeout=10,
         pool_recycle=1800,
+        isolation_level="AUTOCOMMIT" if autocommit else None,
         connect_args={
             "connect_timeout": connect_timeout_s,
             "keepalives": 1,
@@ -85,7 +90,8 @@ def make_engine(url: str, *, pool_size: int = 5, connect_timeout_s: int = 5) -> 
     def _ask_after_a_pause(
         connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection
     ) -> None:
-        if time.monotonic() - record.info[_USED_AT] < _TRUSTED_S:
+        trusted = time.monotonic() - record.info[_USED_AT] < _TRUSTED_S
+        if trusted and not _has_unread(connection):
             return
         try:
             engine.dialect.do_ping(connection)
@@ -110,6 +116,13 @@ def _sessions(engine: Engine) -> sessionmaker[Session]:
     return sessionmaker(engine, expire_on_commit=False, autoflush=False)
 
 
+def _has_unread(connection: Any) -> bool:
+    """Whether the server has said something unasked: a connection that it cut says so."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Database:
     """Own the engine of one process.
 
@@ -117,24 +130,35 @@ class Database:
     A sink that raises is logged and does not undo or hide the commit.
     """
 
-    def __init__(self, engine: Engine, *, factory: sessionmaker[Session] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        looking: Engine | None = None,
+        factory: sessionmaker[Session] | None = None,
+    ) -> None:
         self.engine = engine
         self.sinks: list[EventSink] = []
+        self._engines = [engine, *([looking] if looking else [])]
         self._factory = factory or _sessions(engine)
-        self._lookers = factory or _sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
+        self._lookers = _sessions(looking) if looking else self._factory
 
     @classmethod
     def connect(cls, url: str, *, pool_size: int = 5) -> "Database":
         """Make a database for ``url``; nothing is contacted yet."""
-        return cls(make_engine(url, pool_size=pool_size))
+        # A pool of its own: turning a connection to autocommit and back costs as much as a look.
+        looking = make_engine(url, pool_size=pool_size, autocommit=True)
+        return cls(make_engine(url, pool_size=pool_size), looking=looking)
 
     def after_fork(self) -> None:
         """Forget inherited connections without closing the parent's."""
-        self.engine.dispose(close=False)
+        for engine in self._engines:
+            engine.dispose(close=False)
 
     def close(self) -> None:
         """Close every pooled connection."""
-        self.engine.dispose()
+        for engine in self._engines:
+            engine.dispose()
 
     @contextmanager
     def looking(self) -> Iterator[Session]:
