@@ -1,9 +1,9 @@
 """Wrap every request: size limit, security headers, one log line, no leaked failure."""
 
 import logging
+import random
 import re
 import time
-from uuid import uuid4
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,7 +42,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid4().hex[:16]
+        request_id = f"{random.getrandbits(64):016x}"
         added = [*SECURITY_HEADERS, (b"x-request-id", request_id.encode())]
         began = time.perf_counter()
         status = 0

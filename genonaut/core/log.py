@@ -24,9 +24,11 @@ def configure_logging(level: str, *, as_json: bool = False) -> None:
             exception_formatter=structlog.dev.plain_traceback,
         )
     )
+    rendered = [*([structlog.processors.format_exc_info] if as_json else []), renderer]
+    # Our own lines do not take the way through the standard library: there is one per request.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*shared, *rendered],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         cache_logger_on_first_use=True,
     )
@@ -36,8 +38,7 @@ def configure_logging(level: str, *, as_json: bool = False) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([structlog.processors.format_exc_info] if as_json else []),
-                renderer,
+                *rendered,
             ],
         )
     )
