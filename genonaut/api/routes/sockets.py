@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -138,10 +139,19 @@ async def _serve(
     first = await _read(services, snapshot)
     for kind, row_id, version, final in first.known:
         mailbox.know(kind, row_id, version, final=final)
-    sending = asyncio.create_task(_send(socket, mailbox, first, until_final=until_final))
+    pace = _Pace()
+    sending = asyncio.create_task(_send(socket, mailbox, first, pace, until_final=until_final))
     leaving = asyncio.create_task(_until_left(socket))
     try:
-        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        ended: set[asyncio.Task[None]] = set()
+        while not ended:
+            ended, _ = await asyncio.wait(
+                {sending, leaving},
+                timeout=_SEND_TIMEOUT_S / 3,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not ended and pace.is_stuck():
+                raise _Refused(TRY_AGAIN, "too slow; connect again for a snapshot")
         if sending.done():
             sending.result()
     finally:
@@ -150,31 +160,41 @@ async def _serve(
         await asyncio.gather(sending, leaving, return_exceptions=True)
 
 
+class _Pace:
+    """Notice a client that does not take what is sent, without a timer for every message."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def is_stuck(self) -> bool:
+        """Whether one message has been on its way for too long."""
+        return self._since is not None and time.monotonic() - self._since > _SEND_TIMEOUT_S
+
+    async def keep(self, sending: Awaitable[None]) -> None:
+        """Send, and know since when."""
+        self._since = time.monotonic()
+        await sending
+        self._since = None
+
+
 async def _send(
-    socket: WebSocket, mailbox: Mailbox, first: _Snapshot, *, until_final: bool
+    socket: WebSocket, mailbox: Mailbox, first: _Snapshot, pace: _Pace, *, until_final: bool
 ) -> None:
     try:
-        await _in_time(socket.send_text(first.text))
+        await pace.keep(socket.send_text(first.text))
         ended = until_final and first.final
         while not ended:
             item = await mailbox.take()
             if item is None:
                 raise _Refused(TRY_AGAIN, "too slow; connect again for a snapshot")
             if isinstance(item, bytes):
-                await _in_time(socket.send_bytes(item))
+                await pace.keep(socket.send_bytes(item))
             else:
-                await _in_time(socket.send_text(item.text))
+                await pace.keep(socket.send_text(item.text))
                 ended = until_final and item.final
         await _close(socket, DONE, "the job has ended")
-    except TimeoutError as error:
-        raise _Refused(TRY_AGAIN, "too slow; connect again for a snapshot") from error
     except WebSocketDisconnect:
         return
-
-
-async def _in_time(sending: Awaitable[None]) -> None:
-    async with asyncio.timeout(_SEND_TIMEOUT_S):
-        await sending
 
 
 async def _until_left(socket: WebSocket) -> None:
@@ -187,4 +207,5 @@ async def _close(socket: WebSocket, code: int, reason: str) -> None:
     with suppress(
         WebSocketDisconnect, RuntimeError, TimeoutError
     ):  # it may have left in this moment
-        await _in_time(socket.close(code, reason[:120]))
+        async with asyncio.timeout(_SEND_TIMEOUT_S):
+            await socket.close(code, reason[:120])
