@@ -1,10 +1,12 @@
 """Sockets: a snapshot first, higher versions after it, the end always, and nobody else's."""
 
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -241,6 +243,33 @@ def test_a_client_that_never_reads_leaves_the_others_alone_and_gets_the_end(
             last = json.loads(slow.recv(timeout=8))
     assert last is not None
     assert last["data"]["status"] == "completed"
+
+
+def test_a_client_that_takes_nothing_for_too_long_is_let_go(api, ada, publishing, monkeypatch):
+    monkeypatch.setattr("genonaut.api.routes.sockets._SEND_TIMEOUT_S", 0.3)
+    job = submit(ada)
+    channel = f"{api.settings.redis_ns}:events:job:{job}"
+    address = urlsplit(api.url)
+    with (
+        redis.Redis.from_url(api.settings.redis_url) as client,
+        socket.create_connection((address.hostname, address.port)) as stuck,
+    ):
+        stuck.sendall(
+            f"GET /ws/jobs/{job} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            f"Authorization: Bearer {ada.token}\r\n\r\n".encode()
+        )
+        deadline = time.monotonic() + 20
+        while not client.pubsub_numsub(channel)[0][1]:
+            assert time.monotonic() < deadline
+        version = 1000
+        while client.pubsub_numsub(channel)[0][1]:
+            assert time.monotonic() < deadline
+            version += 1
+            row = {"prompt": "x" * 100_000}
+            publishing.publish([Event("job", job, version, (f"job:{job}",), row)])
+            time.sleep(0.005)
 
 
 def test_many_sockets_share_one_redis_connection_and_leave_nothing_behind(
