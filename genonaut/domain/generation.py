@@ -10,12 +10,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import CTE, Integer, Row, Select, Table, bindparam, case, func, insert, select, true
 from sqlalchemy.orm import Session
 
-from genonaut.core import workflow
 from genonaut.core.errors import ConflictError, NotFoundError, RateLimitedError
 from genonaut.core.events import Event
-from genonaut.db.models import GenerationJob, JobAttempt
+from genonaut.db.models import GenerationJob
 from genonaut.db.session import add_event
-from genonaut.domain import notifications, users
+from genonaut.domain import graphs, notifications, users
 from genonaut.domain.lifecycle import FINAL, UNFINISHED, Machine, Status
 from genonaut.domain.users import Login
 
@@ -39,11 +38,11 @@ def public(job: Shown) -> dict[str, Any]:
         "prompt": job.prompt,
         "negative_prompt": job.negative_prompt,
         "checkpoint_model": job.checkpoint_model,
-        "lora_models": _loras(job),
+        "lora_models": graphs.loras(job.lora_models),
         "width": job.width,
         "height": job.height,
         "batch_size": job.batch_size,
-        "sampler_params": _sampler_params(job.params),
+        "sampler_params": graphs.sampler_params(job.params),
         "has_workflow": "workflow" in job.params,
         "is_private": bool(job.params.get("is_private", False)),
         "progress": job.progress,
@@ -104,63 +103,6 @@ class NewJob:
         if self.workflow is not None:
             kept["workflow"] = self.workflow
         return kept
-
-
-def _sampler_params(params: dict[str, Any]) -> dict[str, Any]:
-    # Rows of before the merge may hold any JSON value here.
-    given = params.get("sampler_params")
-    return dict(given) if isinstance(given, dict) else {}
-
-
-def _loras(job: Shown) -> list[dict[str, Any]]:
-    # Of before the merge, too: bare names are LoRAs, what has no name is none.
-    given: Any = job.lora_models
-    listed = given if isinstance(given, list) else []
-    named = [{"name": lora} if isinstance(lora, str) else lora for lora in listed]
-    return [lora for lora in named if isinstance(lora, dict) and lora.get("name")]
-
-
-def _strength(lora: dict[str, Any], of: str) -> float:
-    value = lora.get(f"strength_{of}")
-    return 1.0 if value is None else value
-
-
-SAMPLER_DEFAULTS: dict[str, Any] = {
-    "seed": 0,
-    "steps": 20,
-    "cfg": 7.0,
-    "sampler_name": "euler",
-    "scheduler": "normal",
-    "denoise": 1.0,
-}
-
-
-def graph_for(job: GenerationJob, filename_prefix: str, *, checkpoint: str) -> dict[str, Any]:
-    """Build the graph ComfyUI is to run: the caller's own, or text-to-image from the request."""
-    if "workflow" in job.params:
-        return workflow.prepare(job.params["workflow"], filename_prefix)
-    given = _sampler_params(job.params)
-    sampler = {
-        name: default if given.get(name) is None else given[name]
-        for name, default in SAMPLER_DEFAULTS.items()
-    }
-    loras = tuple(
-        workflow.Lora(lora["name"], *(_strength(lora, of) for of in ("model", "clip")))
-        for lora in _loras(job)
-    )
-    return workflow.build_text_to_image(
-        workflow.TextToImage(
-            prompt=job.prompt,
-            negative_prompt=job.negative_prompt or "",
-            checkpoint=checkpoint,
-            loras=loras,
-            width=job.width or 512,
-            height=job.height or 512,
-            batch_size=job.batch_size,
-            **sampler,
-        ),
-        filename_prefix,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,7 +384,7 @@ def retry(session: Session, user_id: UUID, job_id: int, *, max_attempts: int) ->
     if old.job_type != "image":
         raise ConflictError(f"jobs of type {old.job_type} are not run any more")
     params = {k: v for k, v in old.params.items() if k != "migrated_from"}
-    sampler = _sampler_params(params)
+    sampler = graphs.sampler_params(params)
     sampler.setdefault("seed", secrets.randbelow(MAX_SEED + 1))
     job = GenerationJob(
         user_id=user_id,
@@ -461,42 +403,6 @@ def retry(session: Session, user_id: UUID, job_id: int, *, max_attempts: int) ->
     )
     return _insert(session, job)
 
-
-def timeline(session: Session, job: GenerationJob) -> list[dict[str, Any]]:
-    """Tell a job's story: created, each attempt and how it ended, cancel, the end; oldest first."""
-    entries: list[tuple[datetime, str, str]] = [(job.created_at, "created", "The job was created.")]
-    attempts = session.scalars(
-        select(JobAttempt).where(JobAttempt.job_id == job.id).order_by(JobAttempt.id)
-    )
-    for attempt in attempts:
-        which = f"attempt {attempt.number} of {job.max_attempts}"
-        entries.append((attempt.started_at, "attempt_started", f"{attempt.worker} began {which}."))
-        if attempt.ended_at is not None:
-            told = _ENDINGS[attempt.outcome or ""].format(worker=attempt.worker, which=which)
-            if attempt.error_message:
-                told = f"{told.rstrip('.')}: {attempt.error_message}"
-            entries.append((attempt.ended_at, f"attempt_{attempt.outcome}", told))
-    if job.cancel_requested_at is not None:
-        entries.append((job.cancel_requested_at, "cancel_requested", "Cancelling was requested."))
-    if job.completed_at is not None and job.status in FINAL:
-        told = f"The job {'was cancelled' if job.status == Status.CANCELLED else job.status}."
-        if job.error_message:
-            told = f"{told.rstrip('.')}: {job.error_message}"
-        entries.append((job.completed_at, job.status, told))
-    entries.sort(key=lambda entry: entry[0])
-    return [{"at": at.isoformat(), "event": event, "message": text} for at, event, text in entries]
-
-
-_ENDINGS = {
-    "completed": "{worker} completed {which}.",
-    "failed": "{which} failed.",
-    "retried": "{which} failed and will be tried again.",
-    "released": "{worker} gave {which} back; it does not count.",
-    "waiting": "{worker} could not go on, {which} does not count.",
-    "worker_lost": "worker {worker} lost, {which}.",
-    "timed_out": "{which} took too long and was stopped.",
-    "cancelled": "{worker} stopped {which} on request.",
-}
 
 _NOTICES = {
     Status.COMPLETED: ("job_completed", "Your picture is ready"),

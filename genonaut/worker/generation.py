@@ -33,7 +33,7 @@ from genonaut.core.errors import (
 )
 from genonaut.core.workflow import output_images
 from genonaut.db.models import ContentImage, GenerationJob
-from genonaut.domain import abandoned, attempts, generation
+from genonaut.domain import abandoned, attempts, graphs
 from genonaut.domain.attempts import Claim
 from genonaut.worker import pictures
 from genonaut.worker.backends import client_for, least_busy
@@ -221,7 +221,7 @@ class _Attempt:
                 raise WorkflowRejectedError("ComfyUI has no checkpoint to draw with")
             checkpoint = offered[0]
         prefix = f"genonaut/{job.id}-{prompt_id}"
-        return generation.graph_for(job, prefix, checkpoint=checkpoint or "")
+        return graphs.graph_for(job, prefix, checkpoint=checkpoint or "")
 
     def _submit(self, client: ComfyClient, backend: str, client_id: str) -> _Prompt:
         prompt_id = str(uuid4())

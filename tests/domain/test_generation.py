@@ -47,25 +47,6 @@ def test_a_seed_that_was_chosen_is_kept_and_none_is_chosen_for_you():
     assert given == {"seed": None}
 
 
-@pytest.mark.parametrize("odd", [[1], "word", 7, None])
-def test_rows_of_before_the_merge_can_be_shown_drawn_and_repeated(database, make_job, odd):
-    job = make_job(params={"sampler_params": odd}, status="cancelled")
-    assert generation.public(job)["sampler_params"] == {}
-    assert generation.graph_for(job, "prefix", checkpoint="sd")
-    with database.transaction() as session:
-        again = generation.retry(session, job.user_id, job.id, max_attempts=4)
-    assert again.params["sampler_params"]["seed"] >= 0
-
-
-def test_loras_of_before_the_merge_are_drawn_with(make_job):
-    odd = make_job(lora_models=["bare", {"name": "n", "strength_model": None}, {"odd": 1}, 7])
-    assert [lora["name"] for lora in generation.public(odd)["lora_models"]] == ["bare", "n"]
-    graph = generation.graph_for(odd, "p", checkpoint="sd")
-    loaded = [n["inputs"] for n in graph.values() if n["class_type"] == "LoraLoader"]
-    assert [one["strength_model"] for one in loaded] == [1.0, 1.0]
-    assert generation.public(make_job(lora_models={"odd": 1}))["lora_models"] == []
-
-
 def test_what_a_user_may_still_create_counts_down(session, make_user, make_job):
     user = make_user()
     assert generation.allowance(session, user.id, LIMITS).remaining == 4
@@ -213,31 +194,6 @@ def test_what_has_not_failed_or_is_not_run_any_more_is_not_retried(session, make
         generation.retry(session, job.user_id, job.id, max_attempts=4)
 
 
-def test_the_timeline_tells_the_story_in_order(committed_database, make_job, make_claim, reload):
-    job = make_job(max_attempts=2)
-    held = make_claim(job, worker="w1")
-    with committed_database.transaction() as session:
-        attempts.try_again(session, held, code="flaky", message="no luck", backoff_s=1)
-        session.execute(text("UPDATE generation_jobs SET available_at = now()"))
-    held = make_claim(job, worker="w2")
-    with committed_database.transaction() as session:
-        attempts.fail(session, held, code="bad", message="no hope")
-    with committed_database.transaction() as session:
-        story = generation.timeline(session, reload(job))
-    assert [entry["event"] for entry in story] == [
-        "created",
-        "attempt_started",
-        "attempt_retried",
-        "attempt_started",
-        "attempt_failed",
-        "failed",
-    ]
-    assert [entry["at"] for entry in story] == sorted(entry["at"] for entry in story)
-    assert story[2]["message"].endswith("will be tried again: no luck")
-    assert story[3]["message"] == "w2 began attempt 2 of 2."
-    assert story[-1]["message"] == "The job failed: no hope"
-
-
 def test_a_webhook_is_noted_on_a_running_job_only(database, make_job, make_claim, reload):
     waiting, held = make_job(), make_claim()
     with database.transaction() as session:
@@ -249,16 +205,3 @@ def test_a_webhook_is_noted_on_a_running_job_only(database, make_job, make_claim
     assert reload(held).webhook_received_at is not None
     assert reload(waiting).version == waiting.version
     assert reload(held).status == "running"
-
-
-def test_the_graph_is_the_callers_own_or_made_from_the_request(make_job):
-    request = NewJob("a fox", lora_models=({"name": "l.safetensors"},), batch_size=2, width=640)
-    graph = generation.graph_for(make_job(request=request), "p", checkpoint="sd")
-    inputs = [node["inputs"] for node in graph.values()]
-    assert any(one.get("batch_size") == 2 and one.get("width") == 640 for one in inputs)
-    assert any(one.get("lora_name") == "l.safetensors" for one in inputs)
-    assert any(one.get("ckpt_name") == "sd" for one in inputs)
-    own = {"9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "mine", "images": []}}}
-    job = make_job(request=NewJob("x", workflow=own))
-    prepared = generation.graph_for(job, "genonaut/1", checkpoint="")
-    assert prepared["9"]["inputs"]["filename_prefix"].startswith("genonaut/1")

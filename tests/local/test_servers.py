@@ -167,7 +167,7 @@ def test_a_paused_server_hangs_and_goes_on(postgres: RunningPostgres) -> None:
         assert postgres.ask() is base.Answer.SILENT
     finally:
         postgres.cont()
-    assert postgres.ask() is base.base.Answer.READY
+    assert postgres.ask() is base.Answer.READY
 
 
 def test_a_database_is_made_once_by_whoever_comes_first(postgres: RunningPostgres) -> None:
@@ -269,7 +269,7 @@ def test_a_server_of_ours_that_hangs_is_replaced(
         server.pause()
         server.start()
         assert server.pid not in {None, frozen}
-        assert server.ask() is base.base.Answer.READY
+        assert server.ask() is base.Answer.READY
 
 
 def test_a_server_whose_data_were_removed_can_still_be_stopped() -> None:
@@ -297,7 +297,7 @@ def test_anothers_server_is_used_as_it_is_and_never_stopped(folder: Path) -> Non
         lease = Lease(Valkey(folder / "kv", theirs.port), folder / "run")
         assert lease.take() is False
         assert lease.release() is False
-        assert theirs.ask() is base.base.Answer.READY
+        assert theirs.ask() is base.Answer.READY
         assert not (folder / "kv").exists()
 
 

@@ -344,7 +344,7 @@ class Rig(Rows):
         """Publish a message for a row that does not exist."""
         self.dispatcher()
         with Broker(self.settings()) as broker:
-            broker.send(Message(job_id, str(uuid4())))
+            broker.send(Message(job_id, str(uuid4()), version=1))
 
     def unpublished(self) -> int:
         """Count the pending rows that were not published since Redis last lost its memory."""

@@ -12,7 +12,7 @@ from genonaut.db.models import (
     UserNotification,
 )
 from genonaut.db.session import Database
-from genonaut.domain import generation, heartbeats
+from genonaut.domain import heartbeats, timelines
 from genonaut.domain.lifecycle import FINAL, Status
 from tests.reliability.program import NeverError, until
 from tests.reliability.simulator import Comfy
@@ -48,7 +48,7 @@ class Rows:
     def timeline(self, job_id: int) -> str:
         """Give the messages of a job's timeline, a line each."""
         with self.database.transaction() as session:
-            entries = generation.timeline(session, session.get_one(GenerationJob, job_id))
+            entries = timelines.tell(session, session.get_one(GenerationJob, job_id))
         return "\n".join(entry["message"] for entry in entries)
 
     def notices(self, job_id: int) -> list[str]:

@@ -21,7 +21,7 @@ from genonaut.api.requests import JobRequest
 from genonaut.core import workflow
 from genonaut.core.errors import InvalidInputError
 from genonaut.db.models import GenerationJob
-from genonaut.domain import generation, idempotency, users
+from genonaut.domain import generation, idempotency, timelines, users
 from genonaut.domain.generation import Allowance, Limits, NewJob, Shown
 from genonaut.domain.idempotency import Answer, Ticket
 from genonaut.domain.lifecycle import Status
@@ -164,7 +164,7 @@ def timeline(job_id: Id, caller: CallerDep) -> Response:
     """Tell what happened to a job, oldest first."""
     with caller.transaction() as (session, who):
         job = generation.owned(session, who.user_id, job_id)
-        entries = generation.timeline(session, job)
+        entries = timelines.tell(session, job)
     return JSONResponse({"items": entries})
 
 
