@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Path
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
@@ -48,6 +49,7 @@ class Services:
     storage: Storage
     options: OptionsCache
     live: Live
+    health_threads: CapacityLimiter
 
 
 async def get_services(connection: HTTPConnection) -> Services:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
@@ -37,6 +37,10 @@ from genonaut.worker.dispatch import Dispatcher
 
 WEB = Path(__file__).parent / "web"
 
+# A request meets a frozen PostgreSQL twice: on the connection it has, and making another.
+_CONNECT_TIMEOUT_S = 2
+_ANSWER_TIMEOUT_S = 5.0
+
 
 def create_app(
     settings: Settings | None = None,
@@ -51,7 +55,12 @@ def create_app(
     settings = settings or get_settings()
     own_database = database is None
     if database is None:
-        database = Database.connect(settings.database_url, pool_size=settings.database_pool_size)
+        database = Database.connect(
+            settings.database_url,
+            pool_size=settings.database_pool_size,
+            connect_timeout_s=_CONNECT_TIMEOUT_S,
+            answer_timeout_s=_ANSWER_TIMEOUT_S,
+        )
     events = EventPublisher(settings.redis_url, settings.redis_ns)
     services = Services(
         settings=settings,
@@ -62,6 +71,7 @@ def create_app(
             settings.storage_path, min_free_bytes=settings.storage_min_free_mb * 2**20
         ),
         options=OptionsCache(settings),
+        health_threads=CapacityLimiter(8),
         live=Live(database, EventSubscriber(settings.redis_url, settings.redis_ns)),
     )
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from genonaut.core.events import Event
+from genonaut.db import waiting
 
 log = structlog.get_logger(__name__)
 
@@ -40,25 +41,38 @@ def add_event(session: Session, change: Event) -> None:
 @contextmanager
 def savepoint(session: Session) -> Iterator[None]:
     """Undo the block alone when it raises, with what was to follow its commit."""
-    waiting = {name: list(session.info.get(name, ())) for name in (_ACTIONS, _EVENTS)}
+    before = {name: list(session.info.get(name, ())) for name in (_ACTIONS, _EVENTS)}
     try:
         with session.begin_nested():
             yield
     except BaseException:
-        session.info.update(waiting)
+        session.info.update(before)
         raise
 
 
 def make_engine(
-    url: str, *, pool_size: int = 5, connect_timeout_s: int = 5, autocommit: bool = False
+    url: str,
+    *,
+    pool_size: int = 5,
+    connect_timeout_s: int = 5,
+    answer_timeout_s: float | None = None,
+    autocommit: bool = False,
 ) -> Engine:
-    """Connect to PostgreSQL with limits on every kind of waiting.
+    """Connect to PostgreSQL with limits on its waiting, and on ours.
 
-    A server that is stopped or cut off is noticed within ten seconds; a failover that leaves us
-    on a read-only server empties the pool. A pooled connection that was used a moment ago, and
-    on which the server has not hung up since, is not asked whether it still lives: the question
-    costs as much as a statement.
+    The server ends a statement after 30 s, or a second before ``answer_timeout_s``. A machine that
+    is cut off is noticed within ten seconds. A server that is frozen while its machine answers is
+    given up after ``answer_timeout_s``; None waits, for migrations, which may take long. A failover
+    that leaves us on a read-only server empties the pool. A pooled connection that was used a
+    moment ago, and on which the server has not hung up since, is not asked whether it still lives:
+    the question costs as much as a statement.
     """
+    statement_s = 30.0 if answer_timeout_s is None else max(0.1, min(30, answer_timeout_s - 1))
+    limited = (
+        {}
+        if answer_timeout_s is None
+        else {"connection_factory": waiting.limited(answer_timeout_s)}
+    )
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -75,9 +89,11 @@ def make_engine(
             "tcp_user_timeout": 10_000,
             "application_name": "genonaut",
             "options": (
-                "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000"
+                f"-c timezone=UTC -c statement_timeout={int(statement_s * 1000)}"
+                f" -c lock_timeout={int(min(10, statement_s) * 1000)}"
                 " -c idle_in_transaction_session_timeout=30000"
             ),
+            **limited,
         },
     )
 
@@ -97,6 +113,14 @@ def make_engine(
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise InvalidatePoolError from error  # the pool connects anew and tries again
+
+    @event.listens_for(engine, "handle_error")
+    def _forget_what_was_closed(context: ExceptionContext) -> None:
+        # A signal handler that raised while we waited: the driver has closed the connection.
+        connection = context.connection
+        if connection is not None and not connection.closed and not connection.invalidated:
+            driver: Any = connection.connection.dbapi_connection
+            context.is_disconnect = context.is_disconnect or bool(driver.closed)
 
     @event.listens_for(engine, "handle_error", retval=True)
     def _leave_a_read_only_server(context: ExceptionContext) -> OperationalError | None:
@@ -144,11 +168,27 @@ class Database:
         self._lookers = _sessions(looking) if looking else self._factory
 
     @classmethod
-    def connect(cls, url: str, *, pool_size: int = 5) -> "Database":
+    def connect(
+        cls,
+        url: str,
+        *,
+        pool_size: int = 5,
+        connect_timeout_s: int = 5,
+        answer_timeout_s: float = 35,
+    ) -> "Database":
         """Make a database for ``url``; nothing is contacted yet."""
+
+        def made(*, autocommit: bool) -> Engine:
+            return make_engine(
+                url,
+                pool_size=pool_size,
+                connect_timeout_s=connect_timeout_s,
+                answer_timeout_s=answer_timeout_s,
+                autocommit=autocommit,
+            )
+
         # A pool of its own: turning a connection to autocommit and back costs as much as a look.
-        looking = make_engine(url, pool_size=pool_size, autocommit=True)
-        return cls(make_engine(url, pool_size=pool_size), looking=looking)
+        return cls(made(autocommit=False), looking=made(autocommit=True))
 
     def after_fork(self) -> None:
         """Forget inherited connections without closing the parent's."""

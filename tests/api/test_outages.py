@@ -13,6 +13,8 @@ from websockets.exceptions import ConnectionClosed
 
 from genonaut.api.main import create_app
 from genonaut.db.models import Heartbeat
+from genonaut.db.session import Database
+from genonaut.domain import users
 from tests.api.conftest import Dispatched
 from tests.support.database import migrate, sqlalchemy_url
 from tests.support.servers import running_postgres, running_valkey
@@ -136,3 +138,40 @@ def test_the_server_stops_quickly_with_sockets_open(api_settings, make_account, 
         with pytest.raises(ConnectionClosed) as ended:
             socket.recv(timeout=2)
         assert ended.value.rcvd.code == 1012
+
+
+def test_a_database_that_hangs_delays_nobody_for_long(serve, api_settings):
+    with running_postgres() as server:
+        url = sqlalchemy_url(server.url("genonaut_api"))
+        migrate(url)
+        api = serve(api_settings(database_url_test=url))
+        database = Database.connect(url)
+        with database.transaction() as session:
+            user = users.create_user(session, "ada")
+            token = users.issue_token(session, user.id, name="test")
+        database.close()
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=api.url, headers=headers, timeout=30) as client:
+            assert client.get("/readyz").status_code == 200
+            assert client.post(JOBS, json={"prompt": "x"}).status_code == 202
+            server.pause()
+            try:
+                answer = client.post(JOBS, json={"prompt": "x"})
+                assert answer.elapsed.total_seconds() < 9
+                assert answer.status_code == 503
+                assert answer.headers["retry-after"]
+                assert answer.json()["code"] == "database_unavailable"
+                for path, most_s in (("/readyz", 4), ("/health", 4), ("/livez", 1)) * 3:
+                    answer = client.get(path)
+                    assert answer.elapsed.total_seconds() < most_s, path
+                    assert answer.status_code == (200 if path == "/livez" else 503), path
+            finally:
+                server.cont()
+            wait_until(lambda: client.get("/readyz").status_code == 200)
+            assert client.post(JOBS, json={"prompt": "x"}).status_code == 202
+
+
+def test_health_endpoints_take_head(anyone):
+    for path in ("/livez", "/readyz", "/health"):
+        answer = anyone.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")

@@ -7,6 +7,7 @@ from typing import Any
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from anyio import create_task_group, move_on_after, to_thread
 from fastapi import APIRouter
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +21,8 @@ from genonaut.domain import heartbeats
 router = APIRouter(tags=["health"])
 
 _SILENT_AFTER_S = 60
+_TIME_LIMIT_S = 2.5
+_SILENT = {"ok": False, "detail": "does not answer"}
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": answers.Health, "description": "Something it needs is not there."}
 }
@@ -27,30 +30,33 @@ _UNREADY: dict[int | str, dict[str, Any]] = {
 Check = Callable[[Services], str]
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", operation_id="livez", responses={200: {"model": answers.Alive}})
 async def livez() -> Response:
     """Answer; nothing else is touched."""
     return JSONResponse({"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz", operation_id="readyz", responses={200: {"model": answers.Health}, **_UNREADY}
 )
-def readyz(services: ServicesDep) -> Response:
+async def readyz(services: ServicesDep) -> Response:
     """Say whether database, migrations and Redis are as they should be."""
-    found = {name: _run(check, services) for name, check in _NEEDED.items()}
+    found = await _run_all(_NEEDED, services)
     ready = all(check["ok"] for check in found.values())
     return JSONResponse(
         {"status": "ok" if ready else "down", "checks": found}, 200 if ready else 503
     )
 
 
+@router.head("/health", include_in_schema=False)
 @router.get(
     "/health", operation_id="health", responses={200: {"model": answers.Health}, **_UNREADY}
 )
-def health(services: ServicesDep) -> Response:
+async def health(services: ServicesDep) -> Response:
     """Summarise: `down` without the database, `degraded` when another part is missing."""
-    found = {name: _run(check, services) for name, check in {**_NEEDED, **_WANTED}.items()}
+    found = await _run_all({**_NEEDED, **_WANTED}, services)
     if not found["database"]["ok"]:
         status = "down"
     else:
@@ -62,13 +68,29 @@ class _Wrong(Exception):  # noqa: N818 - the outcome of a check, not an error
     """Say in public words what is wrong."""
 
 
+async def _run_all(checks: dict[str, Check], services: Services) -> dict[str, dict[str, Any]]:
+    """Run checks side by side, in threads requests do not use; what hangs is given up."""
+    found: dict[str, dict[str, Any]] = {name: {**_SILENT} for name in checks}
+
+    async def run(name: str, check: Check) -> None:
+        found[name] = await to_thread.run_sync(
+            _run, check, services, limiter=services.health_threads, abandon_on_cancel=True
+        )
+
+    with move_on_after(_TIME_LIMIT_S):
+        async with create_task_group() as group:
+            for name, check in checks.items():
+                group.start_soon(run, name, check)
+    return found
+
+
 def _run(check: Check, services: Services) -> dict[str, Any]:
     try:
         return {"ok": True, "detail": check(services)}
     except _Wrong as wrong:
         return {"ok": False, "detail": str(wrong)}
     except SQLAlchemyError:
-        return {"ok": False, "detail": "does not answer"}
+        return {**_SILENT}
 
 
 def _database(services: Services) -> str:
