@@ -109,8 +109,10 @@ def visible_image(session: Session, user_id: UUID, content_id: int, position: in
 def delete_own(session: Session, user_id: UUID, content_id: int) -> list[Unused]:
     """Delete an item and its images; its job stays, without a result.
 
-    Returns: the files to remove once this is committed. A file is named by the hash of its bytes,
-    so one whose image another item has too is not among them.
+    Returns: the originals to remove once this is committed. A file is named by the hash of its
+    bytes, so one that another image names too is not among them. Thumbnails never are: different
+    originals can share one, and which rows name a thumbnail no index tells. The storage sweep,
+    which reads every row, takes them.
 
     Raises:
         NotFoundError: it does not exist or is another user's private one.
@@ -132,10 +134,5 @@ def delete_own(session: Session, user_id: UUID, content_id: int) -> list[Unused]
             )
         )
     )
-    keys = {
-        key: image.created_at
-        for image in images
-        if image.sha256 not in kept
-        for key in (image.storage_key, *(made["key"] for made in image.thumbnails.values()))
-    }
-    return [Unused(key, made_at) for key, made_at in keys.items()]
+    unused = {i.storage_key: i.created_at for i in images if i.sha256 not in kept}
+    return [Unused(key, made_at) for key, made_at in unused.items()]

@@ -150,6 +150,14 @@ def test_deleting_removes_row_and_files_that_nobody_else_has(ada, bob, make_item
     assert bob.client.get(f"{CONTENT}/{others}/images/0").content == FULL
 
 
+def test_deleting_leaves_a_thumbnail_that_another_original_shares(ada, bob, make_item):
+    # The same first bytes make the same thumbnail of another original.
+    own, others = make_item(ada, data=FULL + b"1"), make_item(bob, data=FULL + b"2")
+    assert ada.client.delete(f"{CONTENT}/{own}").status_code == 204
+    thumbnail = bob.client.get(f"{CONTENT}/{others}/images/0/thumbnails/256")
+    assert (thumbnail.status_code, thumbnail.content) == (200, SMALL + FULL[:9])
+
+
 def test_deleting_leaves_a_file_that_was_stored_again_meanwhile(ada, make_item, storage, database):
     item = make_item(ada, data=b"again")
     sha = ada.client.get(f"{CONTENT}/{item}").json()["images"][0]["sha256"]

@@ -104,12 +104,12 @@ def test_pages_follow_each_other_without_gap_or_overlap(session, people, make_it
     assert content.images_of(session, []) == {}
 
 
-def test_deleting_gives_the_files_no_other_item_has(database, people, make_item):
+def test_deleting_gives_the_originals_no_other_item_has(database, people, make_item):
     item = make_item(hashes=("a", "b"), model="m")
     make_item(1, private=True, hashes=("b",))
     with database.transaction() as session:
         unused = content.delete_own(session, people[0], item)
-    assert {u.storage_key for u in unused} == {"full-a", "thumb-a"}
+    assert {u.storage_key for u in unused} == {"full-a"}
     with database.transaction() as session:
         assert session.scalars(select(GenerationJob.content_id)).one() is None
         assert len(session.scalars(select(ContentImage)).all()) == 1
