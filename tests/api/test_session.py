@@ -47,8 +47,12 @@ def test_another_sites_page_cannot_use_the_cookie(browser, api):
     headers = {CSRF_HEADER: browser.csrf, "Origin": "https://evil.example"}
     refused = browser.post(JOBS, json={"prompt": "x"}, headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (403, "wrong_origin")
-    for origin in ("null", "file://", api.url + ".evil.example"):
-        assert browser.post(JOBS, headers={**headers, "Origin": origin}).status_code == 403
+    paths = ("/api/v1/session", "/api/v1/session/ticket", "/login", "/logout")
+    for origin in ("null", "file://", api.url + ".evil.example", "http://[", api.url + "/"):
+        for path in paths:
+            strange = {**headers, "Origin": origin}
+            refused = browser.post(path, headers=strange, json={"token": "x"})
+            assert (refused.status_code, refused.json()["code"]) == (403, "wrong_origin"), path
     ours = {**headers, "Origin": api.url}
     assert browser.post(JOBS, json={"prompt": "x"}, headers=ours).status_code == 202
 
@@ -151,3 +155,9 @@ def test_every_operation_but_the_public_ones_wants_a_login(anyone):
             answer = anyone.request(method, re.sub(r"\{\w+\}", "1", path), json={})
             assert answer.status_code == 401, (method, path, answer.text)
     assert closed >= 20
+
+
+def test_a_form_of_many_fields_is_refused(browser):
+    for path in ("/login", "/logout"):
+        answer = browser.post(path, data={f"field{n}": "x" for n in range(30)})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from genonaut.api import auth
 from genonaut.api.deps import Services, ServicesDep
 from genonaut.api.routes.content import shown
-from genonaut.core.errors import ForbiddenError, UnauthorizedError
+from genonaut.core.errors import ForbiddenError, InvalidInputError, UnauthorizedError
 from genonaut.core.tokens import csrf_token
 from genonaut.domain import content, generation, notifications, users
 from genonaut.domain.content import Filter
@@ -106,7 +106,11 @@ async def log_out(request: Request, services: ServicesDep) -> Response:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    fields = parse_qs((await request.body()).decode(errors="replace"), max_num_fields=20)
+    text = (await request.body()).decode(errors="replace")
+    try:
+        fields = parse_qs(text, max_num_fields=20)
+    except ValueError as error:
+        raise InvalidInputError("the form has too many fields") from error
     return {name: values[0] for name, values in fields.items()}
 
 
