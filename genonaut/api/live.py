@@ -27,6 +27,7 @@ from genonaut.db.models import GenerationJob, UserNotification
 from genonaut.db.session import Database
 from genonaut.domain import generation, notifications
 from genonaut.domain.lifecycle import UNFINISHED
+from genonaut.domain.users import LoginId, valid_logins
 
 log = structlog.get_logger(__name__)
 
@@ -43,10 +44,13 @@ class Mailbox:
 
     When a slow reader lets too much pile up, the oldest passing states are dropped (they are read
     again later); final states never are. If those alone are too many, ``overflowed`` is set and
-    the socket must be closed: its client gets a snapshot when it returns.
+    the socket must be closed: its client gets a snapshot when it returns. The same goes for
+    ``logged_out``, which is set when the ``login`` that opened the socket has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, login: LoginId | None = None) -> None:
+        self.login = login
+        self.logged_out = False
         self.overflowed = False
         self._waiting: dict[Key, Heard] = {}
         self._seen: dict[Key, int] = {}
@@ -84,10 +88,15 @@ class Mailbox:
         self._frame = frame
         self._news.set()
 
+    def log_out(self) -> None:
+        """Let nothing more out: the login has ended."""
+        self.logged_out = True
+        self._news.set()
+
     async def take(self) -> Heard | bytes | None:
         """Wait for the next thing to send; None when the socket must be closed."""
         while True:
-            if self.overflowed:
+            if self.overflowed or self.logged_out:
                 return None
             while self._waiting:
                 key = next(iter(self._waiting))
@@ -118,10 +127,11 @@ class Mailbox:
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """What to read again: jobs with the version known of each, and users to see what is new."""
+    """What to read again: jobs with the version known of each, users to see what is new, logins."""
 
     jobs: dict[int, int]
     users: frozenset[UUID]
+    logins: frozenset[LoginId]
 
 
 class Live:
@@ -163,13 +173,13 @@ class Live:
 
     @asynccontextmanager
     async def watching(
-        self, topic: str, *, previews_of: int | None = None
+        self, topic: str, *, login: LoginId | None, previews_of: int | None = None
     ) -> AsyncIterator[Mailbox]:
         """Collect the events of ``topic``; the subscription is confirmed when the block begins.
 
         If Redis is away the block begins all the same, and the rows are read every few seconds.
         """
-        mailbox = Mailbox()
+        mailbox = Mailbox(login)
         self._mailboxes.setdefault(topic, set()).add(mailbox)
         try:
             await self._subscriber.watch(topic, mailbox.offer)
@@ -188,19 +198,25 @@ class Live:
         while True:
             await asyncio.sleep(self._reread_s)
             watched = self._watched()
-            if not watched.jobs and not watched.users:
+            if not self._mailboxes:
                 continue
             try:
-                events = await self.read(partial(_changes, watched=watched))
+                events, ended = await self.read(partial(_look, watched=watched))
             except SQLAlchemyError as error:
                 log.warning("reread_failed", error=type(error).__name__)
                 continue
+            for mailbox in self._all():
+                if mailbox.login in ended:
+                    mailbox.log_out()
             for event in events:
                 self._deliver(event)
 
+    def _all(self) -> list[Mailbox]:
+        return [mailbox for mailboxes in self._mailboxes.values() for mailbox in mailboxes]
+
     def _watched(self) -> _Watched:
         jobs: dict[int, int] = {}
-        for mailbox in (box for boxes in self._mailboxes.values() for box in boxes):
+        for mailbox in self._all():
             for job_id, version in mailbox.open_jobs().items():
                 jobs[job_id] = min(version, jobs.get(job_id, version))
         users = frozenset(
@@ -208,7 +224,8 @@ class Live:
             for topic in self._mailboxes
             if topic.startswith("user:")
         )
-        return _Watched(jobs, users)
+        logins = frozenset(box.login for box in self._all() if box.login is not None)
+        return _Watched(jobs, users, logins)
 
     def _deliver(self, event: Event) -> None:
         heard = Heard(event.kind, event.id, event.version, event.final, message_text(event))
@@ -220,6 +237,12 @@ class Live:
 def message_text(event: Event) -> str:
     """Give the message a socket is sent, the same as over Redis."""
     return json.dumps(event.payload(), separators=(",", ":"))
+
+
+def _look(session: Session, watched: _Watched) -> tuple[list[Event], set[LoginId]]:
+    """Read what has changed, and which logins have ended."""
+    ended = set(watched.logins) - valid_logins(session, watched.logins)
+    return _changes(session, watched), ended
 
 
 def _changes(session: Session, watched: _Watched) -> list[Event]:

@@ -1,7 +1,8 @@
 """Know who is asking: accounts, roles, API tokens, browser sessions, one-time links and tickets."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
@@ -16,9 +17,11 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    literal,
     null,
     or_,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -38,6 +41,8 @@ LOGIN_LINK_TTL = timedelta(minutes=10)
 
 _USERNAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,49}")
 
+_TICKET = re.compile(r".+\.(token|session)([0-9]{1,18})")
+
 OneTime = Literal["login", "ticket"]
 
 
@@ -56,6 +61,14 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LoginId:
+    """What somebody logged in with; a socket's ticket stands for the login that asked for it."""
+
+    kind: Literal["token", "session"]
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking. ``expires_at`` is when this login ends, None for never."""
 
@@ -63,6 +76,7 @@ class Principal:
     username: str
     role: Role
     expires_at: datetime | None = None
+    login: LoginId | None = None
 
 
 def create_user(
@@ -181,6 +195,8 @@ LOGINS: dict[str, Select[Any]] = {
                 _TOKENS.c.id,
             )
         ).label("login_stale_token"),
+        literal("token").label("login_kind"),
+        _TOKENS.c.id.label("login_id"),
     )
     .join_from(_TOKENS, _USERS, _USERS.c.id == _TOKENS.c.user_id)
     .where(
@@ -195,6 +211,8 @@ LOGINS: dict[str, Select[Any]] = {
         _USERS.c.role.label("login_role"),
         _SESSIONS.c.expires_at.label("login_expires_at"),
         null().label("login_stale_token"),
+        literal("session").label("login_kind"),
+        _SESSIONS.c.id.label("login_id"),
     )
     .join_from(_SESSIONS, _USERS, _USERS.c.id == _SESSIONS.c.user_id)
     .where(
@@ -244,7 +262,11 @@ def admit(session: Session, row: Row[Any] | None) -> Principal:
     if row.login_stale_token is not None:
         _touch(session, row.login_stale_token)
     return Principal(
-        row.login_user_id, row.login_username, Role(row.login_role), row.login_expires_at
+        row.login_user_id,
+        row.login_username,
+        Role(row.login_role),
+        row.login_expires_at,
+        LoginId(row.login_kind, row.login_id),
     )
 
 
@@ -297,16 +319,27 @@ def issue_login_link(session: Session, user_id: UUID, *, ttl: timedelta = LOGIN_
 
 
 def issue_ticket(
-    session: Session, user_id: UUID, *, ttl: timedelta, until: datetime | None = None
+    session: Session,
+    user_id: UUID,
+    *,
+    ttl: timedelta,
+    until: datetime | None = None,
+    login: LoginId | None = None,
 ) -> str:
-    """Give a token that opens one WebSocket, for programs that cannot send a header with it."""
-    return _open(session, user_id, "ticket", ttl, until)
+    """Give a token that opens one WebSocket, for programs that cannot send a header with it.
+
+    It names the login it was issued to and ends with it. It is stored as the hash of the whole, so
+    nobody can write another login into it.
+    """
+    issued_to = "" if login is None else f".{login.kind}{login.id}"
+    return _open(session, user_id, "ticket", ttl, until, suffix=issued_to)
 
 
 def redeem(session: Session, token: str, kind: OneTime) -> Principal:
     """Use up a login link or a ticket; of two who try at once, one succeeds.
 
-    Raises: UnauthorizedError: used, expired or unknown, or its user is not active.
+    Raises: UnauthorizedError: used, expired or unknown, its user is not active, or the login it
+        was issued to has ended.
     """
     row = session.execute(
         delete(LoginSession)
@@ -322,7 +355,40 @@ def redeem(session: Session, token: str, kind: OneTime) -> Principal:
     ).one_or_none()
     if row is None:
         raise _unknown()
-    return Principal(row.id, row.username, Role(row.role))
+    principal = Principal(row.id, row.username, Role(row.role))
+    named = _TICKET.fullmatch(token)
+    if named is None:
+        return principal
+    login = LoginId("token" if named[1] == "token" else "session", int(named[2]))
+    if login not in valid_logins(session, {login}):
+        raise UnauthorizedError("the login this ticket was issued to has ended")
+    return replace(principal, login=login)
+
+
+def valid_logins(session: Session, logins: Collection[LoginId]) -> set[LoginId]:
+    """Choose those that have neither ended nor been revoked, and whose user is active."""
+    tokens = (
+        select(literal("token").label("kind"), ApiToken.id)
+        .join(User, User.id == ApiToken.user_id)
+        .where(
+            ApiToken.id.in_([login.id for login in logins if login.kind == "token"]),
+            User.is_active,
+            ApiToken.revoked_at.is_(None),
+            or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > func.now()),
+        )
+    )
+    sessions = (
+        select(literal("session").label("kind"), LoginSession.id)
+        .join(User, User.id == LoginSession.user_id)
+        .where(
+            LoginSession.id.in_([login.id for login in logins if login.kind == "session"]),
+            LoginSession.kind == "session",
+            LoginSession.expires_at > func.now(),
+            User.is_active,
+        )
+    )
+    valid = session.execute(union_all(tokens, sessions))
+    return {LoginId(row.kind, row.id) for row in valid}
 
 
 def audit(
@@ -346,9 +412,15 @@ def audit(
 
 
 def _open(
-    session: Session, user_id: UUID, kind: str, ttl: timedelta, until: datetime | None
+    session: Session,
+    user_id: UUID,
+    kind: str,
+    ttl: timedelta,
+    until: datetime | None,
+    *,
+    suffix: str = "",
 ) -> str:
-    token = new_token()
+    token = new_token() + suffix
     session.execute(
         delete(LoginSession).where(
             LoginSession.user_id == user_id, LoginSession.expires_at < func.now()

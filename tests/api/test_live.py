@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection
 from genonaut.clients.bus import EventPublisher
 from genonaut.core.events import Event
 from genonaut.db.models import GenerationJob
-from genonaut.domain import attempts, generation, notifications
+from genonaut.domain import attempts, generation, notifications, users
 from genonaut.domain.attempts import Claim
 from tests.api.conftest import Account
 
@@ -194,7 +194,8 @@ def test_a_cookie_opens_sockets_for_our_own_pages_only(api, ada, anyone, sockets
     cookie = {"Cookie": f"{name}={value}"}
     url = f"{api.ws}/ws/me"
     assert hear(sockets(url, **cookie, Origin=api.url))["type"] == "snapshot"
-    assert closed_with(sockets(url, **cookie, Origin="https://evil.example")) == 4403
+    for origin in ("https://evil.example", "http://[", api.url + "/"):
+        assert closed_with(sockets(url, **cookie, Origin=origin)) == 4403
     assert closed_with(sockets(url, **cookie)) == 4403
 
 
@@ -294,3 +295,51 @@ def test_many_sockets_share_one_redis_connection_and_leave_nothing_behind(
     assert client.pubsub_numsub(channel)[0][1] == 0
     assert threading.active_count() <= threads + 8
     client.close()
+
+
+def test_a_socket_ends_with_the_login_that_opened_it(api, ada, bob, anyone, database, sockets):
+    me = f"{api.ws}/ws/me"
+    anyone.post("/api/v1/session", json={"token": bob.token})
+    name, value = next(iter(anyone.cookies.items()))
+    cookie = {"Cookie": f"{name}={value}", "Origin": api.url}
+    job = submit(ada)
+    revoked = [sockets(me, ada), sockets(f"{api.ws}/ws/jobs/{job}", ada)]
+    ticket = ada.client.post("/api/v1/session/ticket").json()["ticket"]
+    revoked.append(sockets(f"{me}?ticket={ticket}"))
+    unused = ada.client.post("/api/v1/session/ticket").json()["ticket"]
+    logged_out, kept = sockets(me, **cookie), sockets(me, bob)
+    for socket in (*revoked, logged_out, kept):
+        hear(socket)
+    csrf = anyone.get("/api/v1/me").json()["csrf_token"]
+    assert anyone.delete("/api/v1/session", headers={"X-CSRF-Token": csrf}).status_code == 204
+    with database.transaction() as session:
+        (token,) = users.list_tokens(session, ada.id)
+        users.revoke_token(session, token.id)
+    for socket in (*revoked, logged_out):
+        assert closed_with(socket) == 4401
+    assert closed_with(sockets(f"{me}?ticket={unused}")) == 4401
+    with pytest.raises(TimeoutError):
+        kept.recv(timeout=0.1)
+    with database.transaction() as session:
+        session.execute(text("UPDATE users SET is_active = false"))
+    assert closed_with(kept) == 4401
+
+
+def test_a_ticket_of_a_session_ends_with_it(api, ada, anyone, sockets):
+    csrf = anyone.post("/api/v1/session", json={"token": ada.token}).json()["csrf_token"]
+    headers = {"X-CSRF-Token": csrf}
+    opened, unused = (
+        anyone.post("/api/v1/session/ticket", headers=headers).json()["ticket"] for _ in range(2)
+    )
+    socket = sockets(f"{api.ws}/ws/me?ticket={opened}")
+    hear(socket)
+    forged = unused.rpartition(".")[0] + ".token1"
+    assert closed_with(sockets(f"{api.ws}/ws/me?ticket={forged}")) == 4401
+    assert anyone.delete("/api/v1/session", headers=headers).status_code == 204
+    assert closed_with(sockets(f"{api.ws}/ws/me?ticket={unused}")) == 4401
+    assert closed_with(socket) == 4401
+
+
+def test_a_socket_nobody_serves_is_closed_as_unknown(api, sockets):
+    for path in ("/ws/nothing", "/ws/jobs", "/ws/jobs/1/2"):
+        assert closed_with(sockets(api.ws + path)) == 4404

@@ -58,7 +58,11 @@ def issue_ticket(caller: CallerDep, services: ServicesDep) -> Response:
     ttl_s = services.settings.ticket_ttl_s
     with caller.transaction() as (session, who):
         ticket = users.issue_ticket(
-            session, who.user_id, ttl=timedelta(seconds=ttl_s), until=who.expires_at
+            session,
+            who.user_id,
+            ttl=timedelta(seconds=ttl_s),
+            until=who.expires_at,
+            login=who.login,
         )
     return JSONResponse({"ticket": ticket, "expires_in_s": ttl_s})
 

@@ -20,6 +20,7 @@ from genonaut.core.errors import ForbiddenError, UnauthorizedError
 from genonaut.db.models import GenerationJob
 from genonaut.domain import generation, notifications
 from genonaut.domain.lifecycle import FINAL, UNFINISHED
+from genonaut.domain.users import Principal
 
 router = APIRouter()
 
@@ -63,13 +64,14 @@ async def job_socket(socket: WebSocket, job_id: str) -> None:
         credentials = _credentials(socket, services)
         wanted = int(job_id) if _DIGITS.fullmatch(job_id) else 0
 
-        def enter(session: Session) -> None:
+        def enter(session: Session) -> Principal:
             who = credentials.authenticate(session)
             job = session.get(GenerationJob, wanted)
             if job is None:
                 raise _Refused(UNKNOWN, "there is no such job")
             if job.user_id != who.user_id:
                 raise _Refused(NOT_YOURS, "this job is another user's")
+            return who
 
         def snapshot(session: Session) -> _Snapshot:
             job = session.get_one(GenerationJob, wanted)
@@ -77,9 +79,9 @@ async def job_socket(socket: WebSocket, job_id: str) -> None:
             text = snapshot_text(job.id, job.version, generation.public(job), final=final)
             return _Snapshot(text, (("job", job.id, job.version, final),), final)
 
-        await _read(services, enter)
+        who = await _read(services, enter)
         async with services.live.watching(
-            f"job:{wanted}", previews_of=wanted if previews else None
+            f"job:{wanted}", login=who.login, previews_of=wanted if previews else None
         ) as mailbox:
             await _serve(socket, services, mailbox, snapshot, until_final=True)
     except _Refused as refused:
@@ -105,10 +107,17 @@ async def my_socket(socket: WebSocket) -> None:
             known = tuple(("job", job.id, job.version, False) for job in jobs)
             return _Snapshot(snapshot_text(None, 0, data, final=False), known)
 
-        async with services.live.watching(f"user:{who.user_id}") as mailbox:
+        async with services.live.watching(f"user:{who.user_id}", login=who.login) as mailbox:
             await _serve(socket, services, mailbox, snapshot, until_final=False)
     except _Refused as refused:
         await _close(socket, refused.code, str(refused))
+
+
+@router.websocket("/ws/{rest:path}")
+async def unknown_socket(socket: WebSocket, rest: str) -> None:  # noqa: ARG001 - of the path
+    """Say that there is no such socket; a refused handshake would not tell."""
+    await socket.accept()
+    await _close(socket, UNKNOWN, "there is nothing at this address")
 
 
 def _credentials(socket: WebSocket, services: Services) -> Credentials:
@@ -185,6 +194,8 @@ async def _send(
         ended = until_final and first.final
         while not ended:
             item = await mailbox.take()
+            if mailbox.logged_out:
+                raise _Refused(NO_LOGIN, "the login has ended")
             if item is None:
                 raise _Refused(TRY_AGAIN, "too slow; connect again for a snapshot")
             if isinstance(item, bytes):
