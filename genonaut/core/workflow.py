@@ -15,10 +15,16 @@ MAX_DEPTH = 32
 MAX_STEPS = 10_000
 """ComfyUI's own upper bound of ``steps``."""
 
+INPUT_LIMITS = {"width": 2048, "height": 2048, "batch_size": 8, "steps": 150, "scale_by": 4}
+"""The largest values a user's own graph may have, whatever the node."""
+
+MAX_SAMPLERS = 4
+
 SAVING_CLASSES = frozenset({"SaveImage", "SaveAnimatedWEBP", "SaveAnimatedPNG"})
 IMAGE_CLASSES = SAVING_CLASSES | {"PreviewImage"}
 
 _DEFAULT_STEPS = 20
+_SAMPLER_PREFIXES = ("KSampler", "SamplerCustom")
 _CUSTOM_SAMPLERS = frozenset({"SamplerCustom", "SamplerCustomAdvanced"})
 
 
@@ -138,6 +144,28 @@ def check_shape(graph: object) -> None:
         raise _refused("has no node that saves an image, such as SaveImage")
 
 
+def check_limits(graph: dict[str, Any]) -> None:
+    """Refuse a checked graph that would take more of a server than a job without one may.
+
+    What is bounded must be a plain number: what comes through a link, or as text that ComfyUI
+    would convert, cannot be judged here. Enlargements multiply, so their product is bounded too.
+
+    Raises: InvalidInputError: ``field`` is ``workflow``, the message says what and where.
+    """
+    enlarged = 1.0
+    samplers = 0
+    for node_id, node in graph.items():
+        inputs = node["inputs"]
+        for name in INPUT_LIMITS.keys() & inputs.keys():
+            _check_limit(f"{name} of node {node_id[:40]!r}", inputs[name], INPUT_LIMITS[name])
+        enlarged *= max(1, inputs.get("scale_by", 1))
+        samplers += "steps" in inputs or node["class_type"].startswith(_SAMPLER_PREFIXES)
+    if enlarged > INPUT_LIMITS["scale_by"]:
+        raise _refused(f"enlarges more than {INPUT_LIMITS['scale_by']} times in all (scale_by)")
+    if samplers > MAX_SAMPLERS:
+        raise _refused(f"has {samplers} samplers; {MAX_SAMPLERS} are allowed")
+
+
 def node_classes(graph: dict[str, Any]) -> set[str]:
     """Give the class of every node of a checked graph."""
     return {node["class_type"] for node in graph.values()}
@@ -243,6 +271,13 @@ class ProgressMeter:
 
 def _refused(why: str) -> InvalidInputError:
     return InvalidInputError(f"the workflow {why}", field="workflow")
+
+
+def _check_limit(what: str, value: object, limit: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _refused(f"must give {what} as a number")
+    if value > limit:
+        raise _refused(f"has too large a value: {what} may be at most {limit}")
 
 
 def _check_values(graph: dict[Any, Any]) -> None:

@@ -116,6 +116,19 @@ def test_another_users_job_does_not_exist(ada, bob):
     assert bob.client.get(JOBS).json()["items"] == []
 
 
+def test_only_operators_run_workflows_beyond_the_limits(ada, make_account, database):
+    operator = make_account("olga", Role.OPERATOR).client
+    large = text_to_image(size=(4096, 64))
+    linked = text_to_image()
+    linked["5"]["inputs"]["width"] = ["9", 0]
+    for graph in (large, text_to_image(steps=10_000), text_to_image(batch=64), linked):
+        refused = ada.client.post(JOBS, json={"prompt": "x", "workflow": graph})
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["pointer"] == "#/workflow"
+    assert operator.post(JOBS, json={"prompt": "x", "workflow": large}).status_code == 202
+    assert count_jobs(database) == 1
+
+
 @pytest.fixture(scope="module")
 def limited(serve, api_settings):
     return serve(api_settings(jobs_per_minute=5, jobs_unfinished_max=3))

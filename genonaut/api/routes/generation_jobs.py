@@ -71,6 +71,7 @@ def create(
     with caller.transaction(in_turn=key is None) as (session, who):
         if job.workflow is not None and not who.role.includes(Role.OPERATOR):
             _refuse_unlisted_nodes(job.workflow, services.settings.allowed_nodes)
+            workflow.check_limits(job.workflow)
         if key is None:
             return _accepted(*generation.create_within(session, who.user_id, job, limits))
         request = _ticket(who, key, "create", body.model_dump(exclude_unset=True))
