@@ -64,6 +64,23 @@ def test_public_items_are_listed_for_everyone_and_private_ones_for_their_creator
         assert bob.client.get(path).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ({"backend": "http://10.0.0.7:8188", "prompt_id": "p", "seed": 4}, {"seed": 4}),
+        ({"steps": {"backend": "x"}, "model": "m"}, {"model": "m"}),
+        ([1, 2], {}),
+    ],
+)
+def test_metadata_is_a_chosen_part(ada, bob, make_item, database, stored, shown):
+    item = make_item(ada)
+    with database.transaction() as session:
+        session.execute(update(ContentItem).values(item_metadata=stored))
+    for who in (ada, bob):
+        assert who.client.get(f"{CONTENT}/{item}").json()["metadata"] == shown
+        assert who.client.get(CONTENT).json()["items"][0]["metadata"] == shown
+
+
 def test_a_picture_is_sent_whole_with_what_a_browser_needs_to_keep_it(ada, make_item):
     item = ada.client.get(f"{CONTENT}/{make_item(ada)}").json()
     image = item["images"][0]

@@ -28,6 +28,8 @@ router = APIRouter(prefix="/content", tags=["content"])
 Position = Annotated[int, Path(ge=0, le=999, description="From 0, in batch order.")]
 Size = Annotated[int, Path(ge=1, le=4096, description="Longer edge, pixels, as the item lists it.")]
 
+_METADATA = ("model", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height")
+
 _PICTURE: Documented = {
     200: {"content": {"image/*": {}}, "description": "The picture."},
     206: {"content": {"image/*": {}}, "description": "The range asked for."},
@@ -161,10 +163,18 @@ def shown(item: ContentItem, images: list[ContentImage], user_id: UUID) -> dict[
         "is_mine": item.creator_id == user_id,
         "is_private": item.is_private,
         "quality_score": item.quality_score,
-        "metadata": item.item_metadata,
+        "metadata": _shown_metadata(item.item_metadata),
         "created_at": item.created_at.isoformat(),
         "images": [_shown_image(image) for image in images],
     }
+
+
+def _shown_metadata(found: object) -> dict[str, str | int | float]:
+    """Choose what may be known of a picture's making; where it was drawn is nobody's business."""
+    if not isinstance(found, dict):  # items of before the merge hold any JSON
+        return {}
+    chosen = {name: found[name] for name in _METADATA if name in found}
+    return {name: value for name, value in chosen.items() if isinstance(value, str | int | float)}
 
 
 def _shown_image(image: ContentImage) -> dict[str, Any]:
