@@ -4,6 +4,7 @@ import logging
 import random
 import re
 import time
+from asyncio import timeout
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -82,11 +83,15 @@ def _caching(path: str) -> bytes:
 
 
 class BodyLimit:
-    """Refuse bodies above a size, also those that come in chunks without saying how long."""
+    """Refuse bodies above a size, also in chunks that do not say how long, and those that stop.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    An unfinished body may pause ``idle_timeout_s``; then its request is answered 408.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, idle_timeout_s: float = 30.0) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._idle_timeout_s = idle_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting what it brings."""
@@ -98,12 +103,18 @@ class BodyLimit:
             await self._refuse(scope, receive, send)
             return
         seen = 0
-        answering = False
+        whole = answering = False
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, whole
+            try:
+                # After a whole body only the client's leaving is waited for, as long as it takes.
+                async with timeout(None if whole or answering else self._idle_timeout_s):
+                    message = await receive()
+            except TimeoutError as error:
+                raise _TooSlowError from error
             if message["type"] == "http.request":
+                whole = not message.get("more_body", False)
                 seen += len(message.get("body", b""))
                 if seen > self._max_bytes and not answering:
                     raise _TooLargeError
@@ -118,6 +129,10 @@ class BodyLimit:
             await self._app(scope, counted, noted)
         except _TooLargeError:
             await self._refuse(scope, receive, send)
+        except _TooSlowError:
+            detail = f"the body paused for more than {self._idle_timeout_s:g} s"
+            answer = problem(408, "body_too_slow", detail, headers={"Connection": "close"})
+            await answer(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = problem(
@@ -131,6 +146,10 @@ class BodyLimit:
 
 class _TooLargeError(BaseException):
     """Pass through FastAPI, which would turn an Exception while reading a body into a 400."""
+
+
+class _TooSlowError(BaseException):
+    """Pass through FastAPI, as above."""
 
 
 def _content_length(scope: Scope) -> int | None:

@@ -2,11 +2,13 @@
 
 import json
 import socket
+import time
 
 import pytest
 from sqlalchemy import func, select
 
-from genonaut.api.middleware import SECURITY_HEADERS
+from genonaut.api import main
+from genonaut.api.middleware import SECURITY_HEADERS, BodyLimit
 from genonaut.db.models import GenerationJob
 from tests.support.simulator import text_to_image
 
@@ -138,6 +140,27 @@ def test_a_large_body_in_chunks_is_refused_too(ada):
 
     answer = ada.client.post(JOBS, content=chunks())
     check_problem(answer, 413)
+
+
+def test_a_body_that_stops_is_given_up(serve, api_settings, ada, monkeypatch):
+    def impatient(app, *, max_bytes):
+        return BodyLimit(app, max_bytes=max_bytes, idle_timeout_s=0.5)
+
+    monkeypatch.setattr(main, "BodyLimit", impatient)
+    port = int(serve(api_settings()).url.rpartition(":")[2])
+    for path, login in ((JOBS, f"Authorization: Bearer {ada.token}\r\n"), ("/login", "")):
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\n{login}"
+            "Content-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            for part in (head, '{"prompt', '": '):
+                connection.sendall(part.encode())
+                time.sleep(0.3)
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 408"), path
+        assert b"application/problem+json" in answer
+        assert b"connection: close" in answer.lower()
 
 
 def test_addresses_and_methods_that_do_not_exist_are_problems(ada):
