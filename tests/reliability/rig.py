@@ -218,6 +218,10 @@ class Rig(Rows):
         (self.folder / "freeze").touch()
         return False
 
+    def database_url(self, port: int) -> str:
+        """Give the database's URL on another port."""
+        return self.postgres.url(self.ns).replace(f":{self.postgres.port}/", f":{port}/")
+
     # --- jobs ------------------------------------------------------------------------------
 
     def add_user(self, name: str) -> UUID:

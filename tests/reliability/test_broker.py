@@ -8,6 +8,7 @@ import pytest
 
 from tests.reliability.program import holds, until
 from tests.reliability.rig import Rig
+from tests.support.proxy import Proxy
 
 ANSWER_S = 2.0
 DELIVERY_S = 20.0
@@ -85,8 +86,10 @@ def test_f14_connections_that_redis_cuts_come_back(rig: Rig) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["down", "frozen"])
-def test_f14_workers_and_beat_outlive_half_a_minute_without_redis(rig: Rig, how: str) -> None:
+@pytest.mark.parametrize(("how", "for_s"), [("down", 28), ("frozen", 15)])
+def test_f14_workers_and_beat_outlive_half_a_minute_without_redis(
+    rig: Rig, how: str, for_s: float
+) -> None:
     worker, beats = rig.worker(), [rig.beat()]
     lock = f"{rig.ns}:redbeat:lock"
     until(lambda: rig.redis.exists(lock), "beat holds its lock")
@@ -96,11 +99,11 @@ def test_f14_workers_and_beat_outlive_half_a_minute_without_redis(rig: Rig, how:
     away()
     assert rig.wait_for(job_id, "completed").attempt == 1
     later = rig.submit()
-    holds(lambda: rig.job(later).status == "pending", "the next job waits", 28)
+    holds(lambda: rig.job(later).status == "pending", "the next job waits", for_s)
     back()
     back_at = time.monotonic()
     until(lambda: rig.job(later).status != "pending", "the next job is taken", DELIVERY_S)
-    rig.measure(f"F14, 30 s with Redis {how}, its return to the next job's start", back_at)
+    rig.measure(f"F14, {for_s} s with Redis {how}, its return to the next job's start", back_at)
 
     def beating() -> bool:
         # A beat that lost its lock ends, and whoever supervises it starts it again.
@@ -109,9 +112,30 @@ def test_f14_workers_and_beat_outlive_half_a_minute_without_redis(rig: Rig, how:
         return bool(rig.redis.exists(lock)) and rig.heartbeat_age("beat") < 3
 
     until(beating, "a beat holds the lock and beats", 40)
-    rig.measure(f"F14, 30 s with Redis {how}, its return to beat's next tick", back_at)
+    rig.measure(f"F14, {for_s} s with Redis {how}, its return to beat's next tick", back_at)
     assert rig.wait_for(later, "completed").attempt == 1
     assert worker.is_alive()
+
+
+@pytest.mark.slow
+def test_f14_a_worker_cut_off_from_redis_resumes_by_itself(rig: Rig) -> None:
+    with Proxy(rig.valkey.port) as proxy:
+        worker = rig.worker(REDIS_URL_TEST=f"redis://127.0.0.1:{proxy.port}/5")
+        job_id = rig.submit(steps=60)
+        rig.wait_until_drawing(job_id)
+        proxy.black_hole()
+        assert rig.wait_for(job_id, "completed", 60).attempt == 1
+        later = rig.submit()
+        holds(lambda: rig.job(later).status == "pending", "the next job waits", 12)
+        proxy.refuse()
+        holds(lambda: rig.job(later).status == "pending", "the next job waits", 5)
+        proxy.forward()
+        back_at = time.monotonic()
+        until(lambda: rig.job(later).status != "pending", "the next job is taken", DELIVERY_S)
+        rig.measure("F14, end of a cut to Redis to the next job's start", back_at)
+        assert rig.wait_for(later, "completed").attempt == 1
+        assert worker.is_alive()
+        rig.stop()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from genonaut.domain import generation
 from tests.reliability.program import holds, until
 from tests.reliability.rig import Rig, on_postgres
+from tests.support.proxy import Proxy
 
 KILL_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
 REQUEST = generation.NewJob(prompt="never", width=64, height=64)
@@ -68,6 +69,23 @@ def test_f15_a_read_only_postgres_is_waited_out(rig: Rig) -> None:
     rig.wait_for(job_id, "completed", 60)
     assert rig.comfy.runs() == 1
     assert rig.wait_for(rig.submit(), "completed").attempt == 1
+
+
+@pytest.mark.slow
+def test_f15_a_worker_cut_off_from_postgres_is_replaced_and_fenced_out(rig: Rig) -> None:
+    with Proxy(rig.postgres.port) as proxy:
+        cut_off = rig.worker("late", DATABASE_URL_TEST=rig.database_url(proxy.port))
+        job_id = rig.submit(steps=60)
+        rig.wait_until_drawing(job_id)
+        proxy.black_hole()
+        rig.worker("second")
+        job = rig.wait_for(job_id, "completed", 60)
+        proxy.forward()
+        cut_off.wait_for_log("lease_lost|fenced_out")
+        assert rig.job(job_id).version == job.version
+        assert rig.outcomes(job_id) == ["worker_lost", "completed"]
+        assert rig.comfy.runs() == 1
+        rig.stop()
 
 
 def test_f16_a_job_that_is_rolled_back_is_never_delivered(rig: Rig) -> None:

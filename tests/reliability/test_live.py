@@ -11,6 +11,9 @@ from tests.reliability.program import holds, until
 from tests.reliability.rig import Rig
 from tests.reliability.web import Api
 
+IDLE_S = 40.0
+"""Longer than the listener takes to tell a dead connection from a silent one."""
+
 
 def test_f43_a_socket_sees_the_state_now_and_then_every_change_in_order(rig: Rig) -> None:
     rig.worker(wait=False)
@@ -129,8 +132,7 @@ def test_f44_sockets_find_their_job_again_after_a_restart_of_the_api(rig: Rig) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("idle_s", [1, 40])
-def test_f45_rubbish_and_silence_on_a_channel_do_not_deafen_it(rig: Rig, idle_s: float) -> None:
+def test_f45_rubbish_and_silence_on_a_channel_do_not_deafen_it(rig: Rig) -> None:
     api = rig.api()
     job_id = rig.submit(steps=60)
     channel = f"{rig.ns}:events:job:{job_id}"
@@ -138,7 +140,7 @@ def test_f45_rubbish_and_silence_on_a_channel_do_not_deafen_it(rig: Rig, idle_s:
         assert socket.next()
         for rubbish in (b"", b"\xff\xfe", b"null", b"[]", b'{"type": 1}', b"[" * 10_000):
             assert rig.redis.publish(channel, rubbish) == 1
-        holds(api.program.is_alive, "the API lives", idle_s)
+        holds(api.program.is_alive, "the API lives", IDLE_S)
         rig.worker(wait=False)
         socket.read_to_end()
     assert socket.statuses() == ["pending", "running", "completed"]

@@ -93,11 +93,11 @@ def test_f05_a_worker_frozen_before_its_commit_is_fenced_out(rig: Rig) -> None:
 @pytest.mark.slow
 def test_f05_a_worker_frozen_while_it_reconciles_does_not_keep_others_from_it(rig: Rig) -> None:
     late = rig.worker("late", hook="freeze_in_pass")
-    job_id = rig.submit(steps=40)
+    job_id = rig.submit(steps=80)
     rig.wait_until_drawing(job_id)
-    rig.worker("second")
     until(lambda: rig.freeze_reconciler(late), "the worker stands still in its pass")
     frozen_at = time.monotonic()
+    rig.worker("second")
     job = rig.wait_for(job_id, "completed", RECOVERY_S)
     rig.measure("F5, worker frozen while it reconciles to finished picture", frozen_at)
     late.cont()
@@ -108,7 +108,7 @@ def test_f05_a_worker_frozen_while_it_reconciles_does_not_keep_others_from_it(ri
 
 
 @pytest.mark.slow
-def test_f05_a_worker_frozen_while_drawing_drawing_leaves_its_successor_alone(rig: Rig) -> None:
+def test_f05_a_worker_frozen_while_drawing_leaves_its_successor_alone(rig: Rig) -> None:
     late = rig.worker("late")
     job_id = rig.submit(steps=250)
     rig.wait_until_drawing(job_id)
