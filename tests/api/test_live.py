@@ -308,8 +308,8 @@ def test_a_socket_ends_with_the_login_that_opened_it(api, ada, bob, anyone, data
     revoked.append(sockets(f"{me}?ticket={ticket}"))
     unused = ada.client.post("/api/v1/session/ticket").json()["ticket"]
     logged_out, kept = sockets(me, **cookie), sockets(me, bob)
-    for socket in (*revoked, logged_out, kept):
-        hear(socket)
+    for one in (*revoked, logged_out, kept):
+        hear(one)
     csrf = anyone.get("/api/v1/me").json()["csrf_token"]
     assert anyone.delete("/api/v1/session", headers={"X-CSRF-Token": csrf}).status_code == 204
     with database.transaction() as session:
