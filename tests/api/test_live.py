@@ -315,8 +315,8 @@ def test_a_socket_ends_with_the_login_that_opened_it(api, ada, bob, anyone, data
     with database.transaction() as session:
         (token,) = users.list_tokens(session, ada.id)
         users.revoke_token(session, token.id)
-    for socket in (*revoked, logged_out):
-        assert closed_with(socket) == 4401
+    for one in (*revoked, logged_out):
+        assert closed_with(one) == 4401
     assert closed_with(sockets(f"{me}?ticket={unused}")) == 4401
     with pytest.raises(TimeoutError):
         kept.recv(timeout=0.1)
