@@ -152,6 +152,40 @@ class Image(BaseModel):
 class Content(BaseModel):
     """A job's result."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": 9,
+                "title": "a lighthouse in a storm",
+                "prompt": "a lighthouse in a storm, oil painting",
+                "creator_id": "7d4f1c1e-63a5-4f0c-8d52-4f3f6f0f8a10",
+                "is_mine": True,
+                "is_private": False,
+                "quality_score": None,
+                "metadata": {},
+                "created_at": "2026-01-05T10:00:09+00:00",
+                "images": [
+                    {
+                        "position": 0,
+                        "url": "/api/v1/content/9/images/0",
+                        "mime": "image/png",
+                        "width": 768,
+                        "height": 512,
+                        "bytes": 401322,
+                        "sha256": "5f0c…",
+                        "thumbnails": {
+                            "256": {
+                                "url": "/api/v1/content/9/images/0/thumbnails/256?v=c41d…",
+                                "width": 256,
+                                "height": 171,
+                            }
+                        },
+                    }
+                ],
+            }
+        }
+    )
+
     id: int
     title: str
     prompt: str | None
@@ -173,6 +207,20 @@ class ContentPage(BaseModel):
 
 class Notification(BaseModel):
     """A fact its owner hears of once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": 31,
+                "kind": "job_completed",
+                "title": "Your picture is ready",
+                "body": "a lighthouse in a storm",
+                "data": {"job_id": 17, "content_id": 9},
+                "created_at": "2026-01-05T10:00:09+00:00",
+                "read_at": None,
+            }
+        }
+    )
 
     id: int
     kind: str
@@ -207,6 +255,10 @@ class Me(BaseModel):
 
 class SocketTicket(BaseModel):
     """A ticket that opens one socket."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"ticket": "gn_….session5", "expires_in_s": 60}}
+    )
 
     ticket: str
     expires_in_s: int
@@ -275,8 +327,10 @@ _MEANINGS = {
     401: "There is no valid login.",
     403: "The login does not allow it, or the CSRF token is missing.",
     404: "It does not exist, or is not yours.",
+    408: "The body stopped half-way.",
     409: "Its present state forbids it.",
     413: "The body is too large.",
+    415: "The body is not declared as JSON.",
     416: "The range lies outside the file.",
     422: "A value is wrong; `errors` names each.",
     429: "Too much at once; see `Retry-After`.",
@@ -296,5 +350,5 @@ def problems(*statuses: int) -> Documented:
 
 
 READING = problems(401, 422, 503)
-CHANGING = problems(401, 403, 413, 422, 503)
-POSTING = problems(400, 401, 403, 413, 422, 503)
+CHANGING = problems(401, 403, 408, 413, 422, 503)
+POSTING = problems(400, 401, 403, 408, 413, 415, 422, 503)

@@ -22,6 +22,7 @@ MEDIA_TYPE = "application/problem+json"
 
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 _POINTER_MAX = 200
+_NOT_JSON = "the body is not JSON"
 
 
 def problem(
@@ -100,12 +101,16 @@ def _at(name: str, detail: str) -> dict[str, str]:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     """Name each wrong field; never repeat the value, it may be a secret."""
-    found = error.errors() if isinstance(error, RequestValidationError) else []
+    if not isinstance(error, RequestValidationError):
+        return unexpected(error)
+    if isinstance(error.body, bytes) and error.body:
+        return problem(415, "unsupported_media_type", "the body must be application/json")
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        return problem(400, _CODES[400], _NOT_JSON)
     errors = []
     for item in found:
         where, *path = [str(part) for part in item["loc"]] or ["body"]
-        if item["type"] == "json_invalid":
-            path = []
         detail = item["msg"].removeprefix("Value error, ")
         if where == "body":
             errors.append({"pointer": _pointer(path), "detail": detail})
@@ -131,7 +136,7 @@ async def _http(_: Request, error: Exception) -> Response:
         return unexpected(error)
     status = error.status_code
     detail = {
-        400: "the body is not JSON",
+        400: _NOT_JSON,
         404: "there is nothing at this address",
         405: "this address does not take that method",
     }.get(status, str(error.detail))

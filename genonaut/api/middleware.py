@@ -5,6 +5,7 @@ import random
 import re
 import time
 from asyncio import timeout
+from urllib.parse import quote
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +16,7 @@ from genonaut.api.errors import problem, unexpected
 log = structlog.get_logger(__name__)
 
 _QUERY = re.compile(r"\?\S*")
+_PATH_SAFE = "/:@-._~!$&'()*+,;="
 
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -32,7 +34,8 @@ CSP = (
 class Envelope:
     """Give each answer its headers and a log line, and turn what nobody caught into a 500.
 
-    Query strings are not logged: tickets and login links are in them.
+    Query strings are not logged: tickets and login links are in them. Paths are logged quoted, so
+    that none can hold a line of its own.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -71,7 +74,7 @@ class Envelope:
             log.info(
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=quote(scope["path"], safe=_PATH_SAFE),
                 status=status or None,
                 ms=round((time.perf_counter() - began) * 1000, 1),
             )

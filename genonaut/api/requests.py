@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -12,6 +13,10 @@ from genonaut.domain.generation import MAX_SEED, NewJob
 
 MAX_PROMPT = 20_000
 MAX_WORKFLOW_BYTES = 1_048_576
+
+_BLANK = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
+_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0e\ufe0f\uffa0")
+"""Characters nobody sees though they count as letters, marks or symbols."""
 
 _PATH_TRICKS = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
 
@@ -28,7 +33,7 @@ def _storable(value: str) -> str:
 
 
 def _not_blank(value: str) -> str:
-    if not value.strip():
+    if not any(unicodedata.category(char) not in _BLANK and char not in _UNSEEN for char in value):
         raise ValueError("must not be blank")
     return value
 
@@ -42,7 +47,6 @@ def _model_name(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_storable)]
 ModelName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_model_name)]
 OptionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")]
 Side = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
@@ -52,7 +56,7 @@ Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 class Body(BaseModel):
     """Refuse fields nobody asked for, and values that are only nearly of the right type."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class LoraRequest(Body):
@@ -84,7 +88,6 @@ class JobRequest(Body):
     """A request for pictures: a prompt with settings, or with a ComfyUI workflow of one's own."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "example": {
                 "prompt": "a lighthouse in a storm, oil painting",
@@ -97,8 +100,15 @@ class JobRequest(Body):
         },
     )
 
-    prompt: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT), AfterValidator(_not_blank)]
-    negative_prompt: Annotated[Text, Field(max_length=MAX_PROMPT)] | None = None
+    prompt: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_PROMPT),
+        AfterValidator(_storable),
+        AfterValidator(_not_blank),
+    ]
+    negative_prompt: (
+        Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_storable)] | None
+    ) = None
     checkpoint_model: ModelName | None = Field(
         default=None, description="Left out: the first the server has."
     )
@@ -151,12 +161,17 @@ class ReadRequest(Body):
 class LoginRequest(Body):
     """Exchange an API token for a session cookie."""
 
-    token: Annotated[Text, Field(min_length=1, max_length=200)]
+    model_config = ConfigDict(json_schema_extra={"example": {"token": "gn_…"}})
+
+    token: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
 
 
 class WebhookBody(BaseModel):
     """What the sender beside ComfyUI says; other fields are ignored."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={"example": {"prompt_id": "0b0e3c52-6a4e-4f0b-9a53-1c8f0f5f7a11"}},
+    )
 
-    prompt_id: Annotated[Text, Field(min_length=1, max_length=255)]
+    prompt_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_storable)]

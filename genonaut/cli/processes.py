@@ -131,6 +131,7 @@ def _api(settings: Settings, env: dict[str, str], *, reload: bool) -> Process:
             f"--port={settings.api_port}",
             "--timeout-graceful-shutdown=5",
             "--ws-per-message-deflate=false",
+            "--ws-max-size=65536",
             "--no-server-header",
             *(["--reload", f"--reload-dir={ROOT / 'genonaut'}"] if reload else workers),
         ],

@@ -36,11 +36,15 @@ def forget_old(session: Session) -> None:
     )
 
 
-def ages(session: Session, *, kind: str | None = None) -> dict[str, float]:
-    """Give the seconds since each process was last seen, by name."""
+def ages(
+    session: Session, *, kind: str | None = None, queue: str | None = None
+) -> dict[str, float]:
+    """Give the seconds since each process was last seen, by name; ``queue``: who serves it."""
     query = select(
         Heartbeat.name, func.extract("epoch", func.now() - Heartbeat.seen_at).label("age_s")
     )
     if kind is not None:
         query = query.where(Heartbeat.kind == kind)
+    if queue is not None:
+        query = query.where(Heartbeat.info.contains({"queues": [queue]}))
     return {name: float(age_s) for name, age_s in session.execute(query)}

@@ -47,6 +47,14 @@ def check_problem(answer, status: int) -> dict:
         ("#/prompt", {"prompt": "\ud800"}),
         ("#/prompt", {"prompt": 7}),
         ("#/prompt", {"prompt": None}),
+        ("#/prompt", {"prompt": "\u200b \u2060\ufeff\u3164"}),
+        ("#/batch_size", {"prompt": "x", "batch_size": True}),
+        ("#/width", {"prompt": "x", "width": "512"}),
+        ("#/width", {"prompt": "x", "width": 512.0}),
+        ("#/is_private", {"prompt": "x", "is_private": "yes"}),
+        ("#/is_private", {"prompt": "x", "is_private": 1}),
+        ("#/sampler_params/cfg", {"prompt": "x", "sampler_params": {"cfg": "7"}}),
+        ("#/sampler_params/steps", {"prompt": "x", "sampler_params": {"steps": 20.0}}),
         ("#/negative_prompt", {"prompt": "x", "negative_prompt": "a\0b"}),
         ("#/width", {"prompt": "x", "width": 100}),
         ("#/width", {"prompt": "x", "width": 56}),
@@ -96,6 +104,12 @@ def test_a_wrong_field_is_named(ada, pointer, body):
     assert len(answer.content) < 2000
 
 
+def test_too_long_a_text_is_counted_in_characters(ada):
+    for name in ("prompt", "negative_prompt"):
+        answer = ada.client.post(JOBS, json={"prompt": "x", name: "x" * 20_001})
+        assert "at most 20000 characters" in check_problem(answer, 422)["detail"]
+
+
 def test_what_was_sent_is_not_repeated(anyone):
     answer = anyone.post("/api/v1/session", json={"token": "s3cret" * 50, "s3cret": "s3cret"})
     assert "s3cret" not in answer.text.replace("#/s3cret", "")
@@ -105,7 +119,7 @@ def test_what_was_sent_is_not_repeated(anyone):
 @pytest.mark.parametrize(
     ("content", "status"),
     [
-        (b"{", 422),
+        (b"{", 400),
         (b"", 422),
         (b'{"prompt": "\xff"}', 400),
         (b"[" * 100_000, 400),
@@ -118,8 +132,10 @@ def test_a_body_that_is_no_json_is_refused(ada, content, status):
 
 
 def test_a_body_of_another_type_is_refused(ada):
-    answer = ada.client.post(JOBS, content=b"prompt=x", headers={"content-type": "text/plain"})
-    check_problem(answer, 422)
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        for content in (b"prompt=x", b'{"prompt": "x"}'):
+            answer = ada.client.post(JOBS, content=content, headers={"content-type": kind})
+            assert check_problem(answer, 415)["code"] == "unsupported_media_type"
 
 
 def test_a_large_body_is_refused_before_it_is_read(api, ada):

@@ -187,6 +187,7 @@ def test_known_options_are_listed_filled_in_and_checked(with_comfyui, make_accou
         refused = client.post(JOBS, json={"prompt": "x", **body})
         assert refused.status_code == 422
         assert refused.json()["errors"][0]["pointer"] == pointer
+        assert refused.json()["detail"].startswith(pointer.removeprefix("#/").replace("/", "."))
     assert count_jobs(database) == 1
 
 

@@ -18,7 +18,7 @@ from genonaut.domain import users
 from tests.api.conftest import Dispatched
 from tests.support.database import migrate, sqlalchemy_url
 from tests.support.servers import running_postgres, running_valkey
-from tests.support.simulator import wait_until
+from tests.support.simulator import running_simulator, wait_until
 
 JOBS = "/api/v1/generation-jobs"
 
@@ -85,13 +85,28 @@ def test_without_the_database_requests_are_503_and_work_again_afterwards(
             assert client.get("/api/v1/me").status_code == 401
 
 
-def test_health_is_ok_when_a_worker_was_seen(anyone, database):
-    assert anyone.get("/health").json()["status"] == "degraded"
-    with database.transaction() as session:
-        session.add(
-            Heartbeat(name="w", kind="worker", started_at=func.now(), seen_at=func.now(), info={})
-        )
-    assert anyone.get("/health").json()["status"] == "ok"
+def test_health_is_ok_when_a_worker_that_draws_and_comfyui_are_there(
+    serve, api_settings, anyone, database
+):
+    def seen(name: str, *queues: str) -> None:
+        with database.transaction() as session:
+            now = func.now()
+            info = {"queues": queues}
+            session.add(Heartbeat(name=name, kind="worker", started_at=now, seen_at=now, info=info))
+
+    with running_simulator() as simulator:
+        api = serve(api_settings(comfyui_url=simulator.url))
+        seen("w1", "celery", "maintenance")
+        health = httpx.get(f"{api.url}/health").json()
+        assert (health["status"], health["checks"]["workers"]["ok"]) == ("degraded", False)
+        seen("w2", "generation")
+        health = httpx.get(f"{api.url}/health").json()
+        assert health["status"] == "ok"
+        assert health["checks"]["workers"] == {"ok": True, "detail": "1 at work"}
+    without = anyone.get("/health")
+    assert (without.status_code, without.json()["status"]) == (200, "degraded")
+    assert not without.json()["checks"]["comfyui"]["ok"]
+    assert anyone.get("/readyz").status_code == 200
 
 
 def test_a_database_at_an_older_revision_is_not_ready(anyone, database):

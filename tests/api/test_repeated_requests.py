@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import func, select
 
 from genonaut.db.models import GenerationJob
+from tests.support.simulator import running_simulator
 
 JOBS = "/api/v1/generation-jobs"
 
@@ -33,6 +34,20 @@ def test_another_body_or_another_act_under_the_key_is_refused(ada):
 def test_a_refused_request_leaves_the_key_free(ada):
     assert send(ada, width=100).status_code == 422
     assert send(ada).status_code == 202
+
+
+def test_a_repetition_is_answered_although_the_choices_have_changed(
+    serve, api_settings, make_account
+):
+    with running_simulator() as simulator:
+        here = make_account("ada", at=serve(api_settings(comfyui_url=simulator.url)))
+        gone = {"checkpoint_model": "gone.safetensors"}
+        assert send(here, key="k2", **gone).status_code == 422
+        elsewhere = make_account("bob", at=serve(api_settings()))
+        first = send(elsewhere, **gone)
+        assert first.status_code == 202
+        elsewhere.client.base_url = here.client.base_url
+        assert send(elsewhere, **gone).json() == first.json()
 
 
 def test_a_malformed_key_is_refused(ada):

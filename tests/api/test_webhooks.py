@@ -62,12 +62,20 @@ def test_wrong_signatures_and_times_are_refused(anyone, prompt):
         assert anyone.post(PATH, content=prompt, headers=headers).status_code == 401
 
 
-def test_unknown_prompts_are_404_and_bodies_that_are_none_422(anyone):
+def test_unknown_prompts_are_404_and_bodies_that_are_none_are_refused(anyone):
     unknown = b'{"prompt_id": "never"}'
     assert anyone.post(PATH, content=unknown, headers=signed(unknown)).status_code == 404
-    for body in (b"", b"{", b"{}", b'{"prompt_id": "a\\u0000"}', b'{"prompt_id": 7}', b"\xff"):
+    wrong = {
+        b"": 400,
+        b"{": 400,
+        b"\xff": 400,
+        b"{}": 422,
+        b'{"prompt_id": "a\\u0000"}': 422,
+        b'{"prompt_id": 7}': 422,
+    }
+    for body, status in wrong.items():
         answer = anyone.post(PATH, content=body, headers=signed(body))
-        assert answer.status_code == 422, body
+        assert answer.status_code == status, body
         assert answer.headers["content-type"] == "application/problem+json"
 
 

@@ -25,9 +25,11 @@ def test_a_process_has_one_row_that_is_renewed(session):
 
 
 def test_kinds_are_told_apart(session):
-    beat(session)
+    beat(session, queues=["celery", "maintenance"])
     beat(session, "b1", "beat")
     assert set(heartbeats.ages(session)) == {"w1", "b1"}
+    assert set(heartbeats.ages(session, queue="maintenance")) == {"w1"}
+    assert heartbeats.ages(session, queue="main") == {}
     assert set(heartbeats.ages(session, kind="beat")) == {"b1"}
 
 

@@ -15,9 +15,9 @@ from genonaut.api import answers, pagination
 from genonaut.api.answers import CHANGING, POSTING, READING, problems
 from genonaut.api.config import Settings
 from genonaut.api.deps import CallerDep, Id, ServicesDep
-from genonaut.api.options import OptionsCache
 from genonaut.api.pagination import CursorParam, LimitParam
 from genonaut.api.requests import JobRequest
+from genonaut.clients.comfyui import BackendOptions
 from genonaut.core import workflow
 from genonaut.core.errors import InvalidInputError
 from genonaut.db.models import GenerationJob
@@ -65,20 +65,25 @@ def create(
     body: JobRequest, caller: CallerDep, services: ServicesDep, key: KeyHeader = None
 ) -> Response:
     """Ask for pictures. Watch the job at `/ws/jobs/{id}`, or read it again."""
-    job = _with_known_options(body.to_job(), services.options)
+    asked = body.to_job()
+    # Asked for before the transaction: it may wait a moment for ComfyUI.
+    options = services.options.get() if asked.workflow is None else None
     limits = _limits(services.settings)
     # With a key the turn comes later: a request in flight is to be seen, not waited for.
     with caller.transaction(in_turn=key is None) as (session, who):
-        if job.workflow is not None and not who.role.includes(Role.OPERATOR):
-            _refuse_unlisted_nodes(job.workflow, services.settings.allowed_nodes)
-            workflow.check_limits(job.workflow)
-        if key is None:
-            return _accepted(*generation.create_within(session, who.user_id, job, limits))
-        request = _ticket(who, key, "create", body.model_dump(exclude_unset=True))
 
         def make() -> Made:
-            users.take_turn(session, who.user_id)
+            if asked.workflow is not None and not who.role.includes(Role.OPERATOR):
+                _refuse_unlisted_nodes(asked.workflow, services.settings.allowed_nodes)
+                workflow.check_limits(asked.workflow)
+            job = asked if options is None else _with_known_options(asked, options)
+            if key is not None:
+                users.take_turn(session, who.user_id)
             return generation.create_within(session, who.user_id, job, limits)
+
+        if key is None:
+            return _accepted(*make())
+        request = _ticket(who, key, "create", body.model_dump(exclude_unset=True))
 
         return _answer_once(session, request, make)
 
@@ -208,16 +213,11 @@ def _as_taken(job: Shown) -> dict[str, Any]:
     return {**generation.public(job), "queue_position": None}
 
 
-def _with_known_options(job: NewJob, cache: OptionsCache) -> NewJob:
-    """Refuse what no server offers, and fill in the checkpoint; unknown options allow all.
+def _with_known_options(job: NewJob, options: BackendOptions) -> NewJob:
+    """Refuse what no server offers, and fill in the checkpoint.
 
     Raises: InvalidInputError: naming the field.
     """
-    if job.workflow is not None:
-        return job
-    options = cache.get()
-    if options is None:
-        return job
     sampler = job.sampler_params
     _check_offered("checkpoint_model", job.checkpoint_model, options.checkpoints)
     _check_offered("sampler_params.sampler_name", sampler.get("sampler_name"), options.samplers)
@@ -232,7 +232,7 @@ def _with_known_options(job: NewJob, cache: OptionsCache) -> NewJob:
 def _check_offered(field: str, chosen: str | None, offered: tuple[str, ...]) -> None:
     if chosen is not None and chosen not in offered:
         raise InvalidInputError(
-            "the server does not have it; see GET /api/v1/generation-options", field=field
+            f"{field}: the server does not have it; see GET /api/v1/generation-options", field=field
         )
 
 

@@ -17,6 +17,7 @@ from genonaut.api import answers
 from genonaut.api.config import ROOT
 from genonaut.api.deps import Services, ServicesDep
 from genonaut.domain import heartbeats
+from genonaut.worker.queues import GENERATION
 
 router = APIRouter(tags=["health"])
 
@@ -120,12 +121,18 @@ def _redis(services: Services) -> str:
 
 def _workers(services: Services) -> str:
     with services.database.transaction() as session:
-        ages = heartbeats.ages(session, kind="worker")
+        ages = heartbeats.ages(session, kind="worker", queue=GENERATION)
     alive = sum(age_s < _SILENT_AFTER_S for age_s in ages.values())
     if not alive:
-        raise _Wrong("none has been seen for a minute")
+        raise _Wrong("none that draws has been seen for a minute")
     return f"{alive} at work"
 
 
+def _comfyui(services: Services) -> str:
+    if services.options.get(wait_s=1) is None:
+        raise _Wrong("no server answers; jobs wait")
+    return "answers"
+
+
 _NEEDED: dict[str, Check] = {"database": _database, "migrations": _migrations, "redis": _redis}
-_WANTED: dict[str, Check] = {"workers": _workers}
+_WANTED: dict[str, Check] = {"workers": _workers, "comfyui": _comfyui}

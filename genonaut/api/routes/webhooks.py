@@ -41,7 +41,7 @@ SignatureHeader = Annotated[
     operation_id="receiveComfyuiWebhook",
     responses={
         202: {"model": answers.Received, "description": "The job's worker will look."},
-        **problems(401, 404, 409, 413, 422, 503),
+        **problems(400, 401, 404, 408, 409, 413, 422, 503),
     },
     openapi_extra={
         "requestBody": {
