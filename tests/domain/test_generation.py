@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, text
 
 from genonaut.core.errors import ConflictError, NotFoundError, RateLimitedError
-from genonaut.domain import attempts, generation
+from genonaut.domain import attempts, generation, users
 from genonaut.domain.generation import MAX_SEED, Limits, NewJob
 
 LIMITS = Limits(per_minute=5, unfinished_max=3)
@@ -85,24 +85,43 @@ def test_too_many_a_minute_are_refused_until_the_oldest_is_a_minute_old(
     [Limits(per_minute=7, unfinished_max=100), Limits(per_minute=100, unfinished_max=7)],
     ids=["a minute", "unfinished"],
 )
-def test_a_burst_meets_the_limit_exactly(committed_database, make_user, limits):
+@pytest.mark.parametrize("at_once", [False, True], ids=["in steps", "at once"])
+def test_a_burst_meets_the_limit_exactly(committed_database, make_user, limits, at_once):
     user, barrier = make_user(), Barrier(8)
 
-    def create(_: int) -> int:
+    def create(session) -> None:
+        if at_once:
+            users.take_turn(session, user.id)
+            generation.create_within(session, user.id, NewJob("x"), limits)
+        else:
+            generation.allowance(session, user.id, limits)
+            generation.create(session, user.id, NewJob("x"), max_attempts=4)
+
+    def burst(_: int) -> int:
         barrier.wait()
         made = 0
         for _ in range(3):
             try:
                 with committed_database.transaction() as session:
-                    generation.allowance(session, user.id, limits)
-                    generation.create(session, user.id, NewJob("x"), max_attempts=4)
+                    create(session)
             except RateLimitedError:
                 continue
             made += 1
         return made
 
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(create, range(8))) == 7
+        assert sum(pool.map(burst, range(8))) == 7
+
+
+def test_a_job_refused_by_a_limit_is_neither_stored_nor_told(database, make_user, make_job):
+    user, heard = make_user(), []
+    made = {make_job(user).id for _ in range(3)}
+    database.sinks.append(heard.extend)
+    with database.transaction() as session, pytest.raises(RateLimitedError, match="unfinished"):
+        generation.create_within(session, user.id, NewJob("x"), LIMITS)
+    with database.transaction() as session:
+        assert {job.id for job in generation.list_for(session, user.id)} == made
+    assert heard == []
 
 
 def test_another_users_job_is_not_there(session, make_job, make_user):
