@@ -1,10 +1,9 @@
 """Show the whole thing: start it, draw three pictures, say where to look."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from genonaut.cli.output import console, fail
 from genonaut.cli.processes import Part, compose
 from genonaut.cli.remote import Api
 from genonaut.cli.up import OPERATOR, configured, prepared
+from genonaut.core.clock import utcnow
 from genonaut.db.session import Database
 from genonaut.domain import users
 from genonaut.local.supervisor import Supervisor, SupervisorError, signals_as_interrupt
@@ -41,7 +41,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End after the pictures.")] = False,
 ) -> None:
     """Start everything, draw three pictures before your eyes, run until Ctrl-C."""
-    began = time.monotonic()
+    began = utcnow()
     settings = configured("demo")
     # What draws no picture would only make it later.
     parts = {Part.API, Part.WORKERS, Part.COMFY} if once else set(Part)
@@ -86,7 +86,7 @@ def _log(path: Path) -> Iterator[Callable[[str], None]]:
         yield lambda line: print(line, file=file)
 
 
-def _draw(settings: Settings, began: float) -> bool:
+def _draw(settings: Settings, began: datetime) -> bool:
     """Make the pictures with a bar each; whether all were made."""
     with Api.of(settings) as api:
         jobs = [api.call("POST", "/generation-jobs", json=body) for body in PICTURES]
@@ -100,8 +100,12 @@ def _draw(settings: Settings, began: float) -> bool:
             made += len(item["images"])
             for image in item["images"]:
                 console.print(f"  {settings.base_url}{image['url']}", soft_wrap=True)
-    console.print(f"{made} pictures in {time.monotonic() - began:.1f} s")
-    return all(job["status"] == "completed" for job in ended)
+    took_s = (utcnow() - began).total_seconds()
+    times = [job["completed_at"] for job in ended if job["status"] == "completed"]
+    if times:
+        first_s = (datetime.fromisoformat(min(times)) - began).total_seconds()
+        console.print(f"{made} pictures in {took_s:.1f} s, the first after {first_s:.1f} s")
+    return len(times) == len(ended)
 
 
 def _say_where(settings: Settings, database: Database, log_file: Path) -> None:

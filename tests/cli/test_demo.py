@@ -15,7 +15,7 @@ def test_once_draws_three_jobs_and_leaves_nothing(commands: Commands) -> None:
     told = commands("demo", "--once").stdout
     assert told.count("completed") == 3
     assert len(re.findall(r"/api/v1/content/\d+/images/\d+", told)) == 4
-    assert re.search(r"^4 pictures in [\d.]+ s$", told, re.MULTILINE)
+    assert re.search(r"^4 pictures in [\d.]+ s, the first after [\d.]+ s$", told, re.MULTILINE)
     assert commands.left_running() == []
     with redis.Redis.from_url(
         commands.variables["REDIS_URL_DEMO"], decode_responses=True
