@@ -20,6 +20,7 @@ from genonaut.domain.abandoned import Abandoned
 from genonaut.domain.reaping import Message
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
 from genonaut.worker.dispatch import Broker, BrokerUnavailableError, publish
+from genonaut.worker.forks import gate
 from genonaut.worker.queues import GENERATION
 
 log = structlog.get_logger(__name__)
@@ -123,13 +124,16 @@ class Reconciler:
     def _remove(self, prompt: Abandoned) -> None:
         """Tell ComfyUI; what cannot be told now comes due again."""
         try:
-            with client_for(
-                self._settings, prompt.backend, read_timeout_s=PROBE_TIMEOUT_S
-            ) as client:
-                outcome = client.cancel(prompt.prompt_id)
-            log.info("prompt_removed", prompt_id=prompt.prompt_id, outcome=outcome)
-            if outcome is not CancelOutcome.STILL_RUNNING:
-                with self._database.transaction() as session:
-                    abandoned.forget(session, prompt.id)
+            with gate.closed():
+                outcome = self._cancel(prompt)
+                log.info("prompt_removed", prompt_id=prompt.prompt_id, outcome=outcome)
+                if outcome is not CancelOutcome.STILL_RUNNING:
+                    with self._database.transaction() as session:
+                        abandoned.forget(session, prompt.id)
         except (GenonautError, SQLAlchemyError) as error:
             log.warning("prompt_not_removed", prompt_id=prompt.prompt_id, reason=str(error)[:200])
+
+    def _cancel(self, prompt: Abandoned) -> CancelOutcome:
+        settings = self._settings
+        with client_for(settings, prompt.backend, read_timeout_s=PROBE_TIMEOUT_S) as client:
+            return client.cancel(prompt.prompt_id)

@@ -15,6 +15,7 @@ from genonaut.core.clock import utcnow
 from genonaut.core.log import configure_logging
 from genonaut.domain import heartbeats
 from genonaut.worker import drain
+from genonaut.worker.forks import gate
 from genonaut.worker.queue_app import celery
 from genonaut.worker.reconciler import Reconciler
 from genonaut.worker.services import Services, get_services
@@ -24,35 +25,7 @@ log = structlog.get_logger(__name__)
 # Celery warns against root because of pickle; we accept nothing but JSON.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
-FORK_PATIENCE_S = 5.0
-
-_pass_lock = threading.Lock()
-"""Held during a housekeeping pass: the pool never forks in the middle of one, so a child inherits
-no lock that a thread it does not have would have to release."""
-
-_held_for_fork = False
-
-
-def _before_fork() -> None:
-    global _held_for_fork  # noqa: PLW0603 - one fork at a time, under the interpreter's lock
-    _held_for_fork = _pass_lock.acquire(timeout=FORK_PATIENCE_S)
-
-
-def _after_fork_in_parent() -> None:
-    if _held_for_fork:
-        _pass_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    global _pass_lock  # noqa: PLW0603 - the inherited one may be held by a thread of the parent
-    _pass_lock = threading.Lock()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
+gate.install()
 
 
 @signals.setup_logging.connect
@@ -115,7 +88,7 @@ class Housekeeping(bootsteps.StartStopStep):
         }
         beat_after_s = 0.0
         while True:
-            with _pass_lock:
+            with gate.closed():
                 try:
                     if beat_after_s <= 0:
                         _beat(services, worker.hostname, started_at, info)
