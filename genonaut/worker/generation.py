@@ -347,6 +347,8 @@ class _Attempt:
             return
         self._stop_prompt()
         reason = "the prompt waited in ComfyUI's queue until the time limit of its task"
+        if self._prompt is None:
+            reason = "ComfyUI had not taken a prompt when the time limit of the task came"
         self._wait("backend_stuck", reason, "waiting_for_backend", keep_prompt=False)
 
     def _is_at_work(self) -> bool:
