@@ -15,7 +15,7 @@ from genonaut.cli.servers import embedded, migrate, refuse_eviction
 from genonaut.core.errors import ConflictError, UnauthorizedError
 from genonaut.db.session import Database
 from genonaut.domain import users
-from genonaut.local.supervisor import Supervisor, make_way
+from genonaut.local.supervisor import Supervisor, make_way, signals_as_interrupt
 
 OPERATOR = "operator"
 
@@ -35,7 +35,7 @@ def up(
     settings = configured(env, host=host, port=port)
     parts = set(only) if only else set(Part)
     name = "-".join([settings.app_env, *sorted(set(only or []))])
-    with prepared(settings, parts, name) as (database, keep):
+    with signals_as_interrupt(), prepared(settings, parts, name) as (database, keep):
         supervisor = Supervisor(
             compose(settings, database, parts, reload=reload),
             settings.var_path / "run",

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 KILLED_STATUS = 130
+SIGNAL_NOTICED_S = 1.0
+"""A signal that arrives just before we wait interrupts nothing: its handler runs on waking up."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 
@@ -101,7 +103,9 @@ class Supervisor:
 
     def wait(self) -> int:
         """Wait for a reason to stop; give the exit status. Call ``stop`` then."""
-        return self._ends.get()
+        while True:
+            with suppress(queue.Empty):
+                return self._ends.get(timeout=SIGNAL_NOTICED_S)
 
     def stop(self) -> None:
         """Drain in reverse order and free the name; harmless when nothing runs.

@@ -97,9 +97,6 @@ def test_a_folder_of_somebody_else_is_one_line(commands: Commands, tmp_path: Pat
     assert "Permission denied" in done.stderr
 
 
-@pytest.mark.xfail(
-    strict=False, reason="a signal that comes before the supervisor minds signals ends the start"
-)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_in_the_middle_of_the_start_leaves_nothing(
