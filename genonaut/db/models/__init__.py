@@ -6,6 +6,8 @@ from genonaut.db.models.content import ContentImage, ContentItem
 from genonaut.db.models.jobs import GenerationJob, JobAttempt
 from genonaut.db.models.notifications import UserNotification
 from genonaut.db.models.platform import AuditEntry, Heartbeat, IdempotencyKey, WebhookReceipt
+from genonaut.db.models.runs import RunFailure, TaskRun
+from genonaut.db.models.stats import ContentStat
 from genonaut.db.models.users import ApiToken, LoginSession, User
 
 __all__ = [
@@ -15,11 +17,14 @@ __all__ = [
     "Base",
     "ContentImage",
     "ContentItem",
+    "ContentStat",
     "GenerationJob",
     "Heartbeat",
     "IdempotencyKey",
     "JobAttempt",
     "LoginSession",
+    "RunFailure",
+    "TaskRun",
     "User",
     "UserNotification",
     "WebhookReceipt",
