@@ -76,7 +76,9 @@ def describe(job: Shown) -> Event:
     )
 
 
-JOBS: Machine[GenerationJob] = Machine(GenerationJob, describe)
+JOBS: Machine[GenerationJob] = Machine(
+    GenerationJob, describe, uncounted=GenerationJob.collect_only.expression
+)
 
 
 @dataclass(frozen=True, slots=True)

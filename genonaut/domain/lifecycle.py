@@ -12,13 +12,13 @@ Times come from the database clock.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Generic, NoReturn, TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Integer, cast, func, select, update
+from sqlalchemy import ColumnElement, Integer, cast, false, func, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, LeaseLostError, NotFoundError
@@ -58,10 +58,19 @@ Row = TypeVar("Row", bound=Base)
 
 @dataclass(frozen=True, slots=True)
 class Machine(Generic[Row]):
-    """Bind the moves to a table and to the way its changes are told."""
+    """Bind the moves to a table and to the way its changes are told.
+
+    Args:
+        model: the table.
+        describe: tells of a changed row.
+        claimable: what must hold for a due pending row to be claimed.
+        uncounted: which claims do not count as attempts.
+    """
 
     model: type[Row]
     describe: Callable[[Row], Event]
+    claimable: tuple[ColumnElement[bool], ...] = ()
+    uncounted: ColumnElement[bool] = field(default_factory=false)
 
     def _change(
         self,
@@ -122,8 +131,8 @@ class Machine(Generic[Row]):
     def claim(self, session: Session, row_id: int, *, worker: str, lease_s: float) -> Row | None:
         """Take a due pending row for ``worker``; None when it is not there to be taken.
 
-        Counts the attempt, except for a claim that may only collect. A row whose cancel was
-        requested is never claimed.
+        Counts the attempt, unless ``uncounted`` says otherwise. A row whose cancel was requested is
+        never claimed.
         """
         model: Any = self.model
         return self._change(
@@ -133,13 +142,14 @@ class Machine(Generic[Row]):
                 model.status == Status.PENDING,
                 model.available_at <= func.now(),
                 model.cancel_requested_at.is_(None),
+                *self.claimable,
             ),
             {
                 "status": Status.RUNNING,
                 "lease_token": uuid4(),
                 "lease_expires_at": func.now() + timedelta(seconds=lease_s),
                 "worker": worker,
-                "attempt": model.attempt + cast(~model.collect_only, Integer),
+                "attempt": model.attempt + cast(~self.uncounted, Integer),
                 "started_at": func.coalesce(model.started_at, func.now()),
             },
         )

@@ -6,14 +6,14 @@ cannot be moved does not stop the others. Rules write rows only: what must be to
 written down too (``domain/abandoned.py``).
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, cast, func, or_, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -28,15 +28,6 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A row to publish: its id, the Celery task id chosen when it was created, its version."""
-
-    job_id: int
-    task_id: str
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
 class Reaped:
     """What one sweep did."""
 
@@ -47,79 +38,6 @@ class Reaped:
     def __bool__(self) -> bool:
         """Whether anything was moved."""
         return bool(self.requeued or self.failed or self.cancelled)
-
-
-def _due() -> tuple[ColumnElement[bool], ...]:
-    return (
-        GenerationJob.status == Status.PENDING,
-        GenerationJob.cancel_requested_at.is_(None),
-        GenerationJob.available_at <= func.now(),
-    )
-
-
-def unpublished(session: Session, epoch: str, *, settle_s: float, limit: int) -> list[Message]:
-    """List due rows that no broker message stands for, oldest first.
-
-    Those never published (unless they became due within ``settle_s`` seconds: whoever made them
-    is about to publish them) and those published under another epoch: Redis has lost its memory
-    since.
-    """
-    never = GenerationJob.dispatched_at.is_(None) & (
-        GenerationJob.available_at <= func.now() - timedelta(seconds=settle_s)
-    )
-    rows = session.execute(
-        select(GenerationJob.id, GenerationJob.celery_task_id, GenerationJob.version)
-        .where(*_due(), or_(never, GenerationJob.dispatch_epoch != epoch))
-        .order_by(GenerationJob.id)
-        .limit(limit)
-    )
-    return _messages(rows)
-
-
-def overdue(session: Session, *, after_s: float, limit: int) -> list[Message]:
-    """List due rows published more than ``after_s`` seconds ago that nobody claimed, oldest first.
-
-    A backlog looks like this too, so each is looked for in the broker before it is sent again.
-    """
-    rows = session.execute(
-        select(GenerationJob.id, GenerationJob.celery_task_id, GenerationJob.version)
-        .where(*_due(), GenerationJob.dispatched_at < func.now() - timedelta(seconds=after_s))
-        .order_by(GenerationJob.id)
-        .limit(limit)
-    )
-    return _messages(rows)
-
-
-def _messages(rows: Iterable[Any]) -> list[Message]:
-    return [Message(row.id, row.celery_task_id or f"job-{row.id}", row.version) for row in rows]
-
-
-def missing(waiting: Iterable[Message], held_by_broker: Collection[str]) -> list[Message]:
-    """Give the rows whose message the broker does not hold any more."""
-    return [message for message in waiting if message.task_id not in held_by_broker]
-
-
-def mark_published(session: Session, messages: Collection[Message], epoch: str) -> None:
-    """Record that these messages were accepted by the broker under ``epoch``.
-
-    A row that has been claimed and given back since is due a message of its own: it is left out.
-    """
-    numbers = ARRAY(BigInteger)
-    unnested = func.unnest(
-        cast([message.job_id for message in messages], numbers),
-        cast([message.version for message in messages], numbers),
-    ).table_valued("id", "version")
-    sent = unnested.render_derived(name="sent")
-    session.execute(
-        update(GenerationJob)
-        .where(
-            GenerationJob.id == sent.c.id,
-            GenerationJob.version == sent.c.version,
-            GenerationJob.status == Status.PENDING,
-        )
-        .values(dispatched_at=func.now(), dispatch_epoch=epoch)
-        .execution_options(synchronize_session=False)
-    )
 
 
 def postgres_is_settling(session: Session, *, grace_s: float) -> bool:

@@ -27,10 +27,10 @@ from genonaut.api.config import Settings
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import RetryableError
 from genonaut.core.events import Event
+from genonaut.db.models import GenerationJob, TaskRun
 from genonaut.db.session import Database
-from genonaut.domain import reaping
+from genonaut.domain.delivery import Message, Outbox, fixed
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.reaping import Message
 from genonaut.worker.queue_app import celery
 from genonaut.worker.queues import GENERATION, RUN_COMFY_JOB
 
@@ -38,6 +38,14 @@ log = structlog.get_logger(__name__)
 
 _PAGE = 500
 _BATCH = 200
+
+OUTBOXES = {
+    "job": Outbox("job", GenerationJob, fixed(RUN_COMFY_JOB), fixed(GENERATION)),
+    "run": Outbox(
+        "run", TaskRun, TaskRun.task.expression, TaskRun.queue.expression, (~TaskRun.held_back,)
+    ),
+}
+"""What is sent to workers, by the kind of its events."""
 
 
 class BrokerUnavailableError(RetryableError):
@@ -102,14 +110,14 @@ class Broker:
                     }
                 )
             celery.send_task(
-                RUN_COMFY_JOB,
-                args=[message.job_id],
+                message.task,
+                args=[message.row_id],
                 task_id=message.task_id,
-                queue=GENERATION,
+                queue=message.queue,
                 connection=self._connection,
                 retry=False,
                 ignore_result=True,
-                argsrepr=f"({message.job_id},)",
+                argsrepr=f"({message.row_id},)",
                 kwargsrepr="{}",
             )
         except (OperationalError, redis.RedisError, OSError) as error:
@@ -181,7 +189,10 @@ def publish(database: Database, broker: Broker, messages: Sequence[Message]) -> 
     finally:
         if sent:
             with database.transaction() as session:
-                reaping.mark_published(session, sent, epoch)
+                for kind, outbox in OUTBOXES.items():
+                    ours = [message for message in sent if message.kind == kind]
+                    if ours:
+                        outbox.mark_published(session, ours, epoch)
     return len(sent)
 
 
@@ -212,12 +223,12 @@ class Dispatcher:
             self._thread.join(timeout=5)
 
     def on_events(self, events: list[Event]) -> None:
-        """Take the committed jobs among ``events`` that are due now; never blocks."""
+        """Take the committed rows among ``events`` that are due now; never blocks."""
         for message in _due(events):
             try:
                 self._waiting.put_nowait(message)
             except queue.Full:
-                log.warning("dispatch_full", job_id=message.job_id)
+                log.warning("dispatch_full", kind=message.kind, id=message.row_id)
                 return
 
     def _run(self) -> None:
@@ -226,10 +237,10 @@ class Dispatcher:
                 try:
                     publish(self._database, broker, batch)
                 except (BrokerUnavailableError, SQLAlchemyError) as error:
-                    log.warning("dispatch_failed", jobs=len(batch), reason=str(error)[:200])
+                    log.warning("dispatch_failed", count=len(batch), reason=str(error)[:200])
                 except Exception:
                     # The thread must outlive any bug: without it every job waits for a reconciler.
-                    log.exception("dispatch_failed", jobs=len(batch))
+                    log.exception("dispatch_failed", count=len(batch))
 
     def _batch(self) -> list[Message] | None:
         """Wait for messages; None once the end was asked for and nothing waits before it."""
@@ -250,9 +261,18 @@ def _due(events: Iterable[Event]) -> Iterator[Message]:
     now = utcnow()
     for event in events:
         row = event.row
-        if event.kind == "job" and row["status"] == Status.PENDING and row["celery_task_id"]:
-            # A row due as it was written is due, whatever this machine's clock says.
-            moment = max(now, datetime.fromisoformat(row["updated_at"]))
-            due = datetime.fromisoformat(row["available_at"]) <= moment
-            if due and not row["cancel_requested"]:
-                yield Message(event.id, row["celery_task_id"], event.version)
+        if event.kind not in OUTBOXES or row["status"] != Status.PENDING:
+            continue
+        if not row["celery_task_id"] or row["cancel_requested"] or row.get("held_back"):
+            continue
+        # A row due as it was written is due, whatever this machine's clock says.
+        moment = max(now, datetime.fromisoformat(row["updated_at"]))
+        if datetime.fromisoformat(row["available_at"]) <= moment:
+            yield Message(
+                event.kind,
+                event.id,
+                row.get("task", RUN_COMFY_JOB),
+                row.get("queue", GENERATION),
+                row["celery_task_id"],
+                event.version,
+            )

@@ -1,7 +1,7 @@
 """Configure Celery: ``genonaut.worker.queue_app:celery``.
 
 Celery delivers; PostgreSQL decides. Nothing here may be needed to get a job right: messages may
-be lost, doubled or late (see ``domain/reaping.py``).
+be lost, doubled or late (see ``domain/delivery.py``).
 """
 
 from typing import Any

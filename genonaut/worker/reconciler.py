@@ -17,11 +17,10 @@ from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database
 from genonaut.domain import abandoned, heartbeats, reaping
 from genonaut.domain.abandoned import Abandoned
-from genonaut.domain.reaping import Message
+from genonaut.domain.delivery import Message, Outbox, missing
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
-from genonaut.worker.dispatch import Broker, BrokerUnavailableError, publish
+from genonaut.worker.dispatch import OUTBOXES, Broker, BrokerUnavailableError, publish
 from genonaut.worker.forks import gate
-from genonaut.worker.queues import GENERATION
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +43,7 @@ class Reconciler:
         self._settings = settings
         self._broker = Broker(settings, timeout_s=2.0)
         self._remover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompt-remover")
-        self._looked_at = float("-inf")
+        self._looked_at = dict.fromkeys(OUTBOXES, float("-inf"))
 
     def close(self) -> None:
         """Close the connections."""
@@ -89,31 +88,41 @@ class Reconciler:
         while time.monotonic() < ends_at:
             epoch = self._broker.epoch()  # read anew: a flush meanwhile makes another one
             with self._database.transaction() as session:
-                due = reaping.unpublished(session, epoch, settle_s=SETTLE_S, limit=BATCH)
+                due = [
+                    message
+                    for outbox in OUTBOXES.values()
+                    for message in outbox.unpublished(
+                        session, epoch, settle_s=SETTLE_S, limit=BATCH
+                    )
+                ]
             if not due:
                 break
-            log.info("published", jobs=publish(self._database, self._broker, due))
+            log.info("published", count=publish(self._database, self._broker, due))
             lock.execute(select(1))  # not idle
-        lost = self._lost()
-        if lost:
-            log.warning("published_again", jobs=publish(self._database, self._broker, lost))
+        for outbox in OUTBOXES.values():
+            lost = self._lost(outbox)
+            if lost:
+                count = publish(self._database, self._broker, lost)
+                log.warning("published_again", kind=outbox.kind, count=count)
 
-    def _lost(self) -> list[Message]:
+    def _lost(self, outbox: Outbox) -> list[Message]:
         """Find rows published a while ago whose message the broker does not hold.
 
         The broker is read at most once per ``republish_after_s``: a backlog, in which rows wait
         for long, is looked at rarely and never sent twice.
         """
         after_s = self._settings.republish_after_s
-        if time.monotonic() - self._looked_at < after_s:
+        if time.monotonic() - self._looked_at[outbox.kind] < after_s:
             return []
         with self._database.transaction() as session:
-            overdue = reaping.overdue(session, after_s=after_s, limit=LOOKED_AT)
+            overdue = outbox.overdue(session, after_s=after_s, limit=LOOKED_AT)
         if not overdue:
             return []
-        self._looked_at = time.monotonic()
-        held = self._broker.held_task_ids(GENERATION, delivered_within_s=after_s)
-        return reaping.missing(overdue, held)[:BATCH]
+        self._looked_at[outbox.kind] = time.monotonic()
+        held: set[str] = set()
+        for queue in {message.queue for message in overdue}:
+            held |= self._broker.held_task_ids(queue, delivered_within_s=after_s)
+        return missing(overdue, held)[:BATCH]
 
     def _remove_prompts(self) -> None:
         with self._database.transaction() as session:

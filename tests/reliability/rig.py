@@ -16,10 +16,11 @@ from genonaut.api.config import Settings, load_settings
 from genonaut.core.errors import ConflictError
 from genonaut.db.session import Database
 from genonaut.domain import generation, users
+from genonaut.domain.delivery import Message
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.reaping import Message
 from genonaut.worker.dispatch import Broker, Dispatcher
 from genonaut.worker.queue_app import celery, configuration
+from genonaut.worker.queues import GENERATION, RUN_COMFY_JOB
 from tests.reliability.observe import Heard, Monitor
 from tests.reliability.program import Program, base_environment
 from tests.reliability.rows import Rows
@@ -348,7 +349,7 @@ class Rig(Rows):
         """Publish a message for a row that does not exist."""
         self.dispatcher()
         with Broker(self.settings()) as broker:
-            broker.send(Message(job_id, str(uuid4()), version=1))
+            broker.send(Message("job", job_id, RUN_COMFY_JOB, GENERATION, str(uuid4()), version=1))
 
     def unpublished(self) -> int:
         """Count the pending rows that were not published since Redis last lost its memory."""

@@ -10,10 +10,9 @@ from kombu import Consumer
 from sqlalchemy import select, update
 
 from genonaut.db.models import GenerationJob
-from genonaut.domain import reaping
 from genonaut.domain.generation import describe
 from genonaut.local import processes
-from genonaut.worker.dispatch import Broker, BrokerUnavailableError, Dispatcher, publish
+from genonaut.worker.dispatch import OUTBOXES, Broker, BrokerUnavailableError, Dispatcher, publish
 from genonaut.worker.queue_app import GENERATION
 
 pytestmark = pytest.mark.usefixtures("celery_app")
@@ -29,7 +28,7 @@ def broker(settings):
 def unpublished(database):
     def read(epoch=""):
         with database.transaction() as session:
-            return reaping.unpublished(session, epoch, settle_s=0, limit=100_000)
+            return OUTBOXES["job"].unpublished(session, epoch, settle_s=0, limit=100_000)
 
     return read
 

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import event, func, select, text
 
 from genonaut.db.models import GenerationJob
-from genonaut.domain import attempts, generation, reaping
+from genonaut.domain import attempts, generation
+from genonaut.domain.delivery import missing
 from genonaut.local import processes
-from genonaut.worker.dispatch import Broker
+from genonaut.worker.dispatch import OUTBOXES, Broker
 from genonaut.worker.queue_app import GENERATION
 from genonaut.worker.reconciler import LOCK_ID, Reconciler
 
@@ -136,12 +137,12 @@ class Hour:
     def reconcile(self) -> None:
         epoch = self.broker.epoch()
         with self.database.transaction() as session:
-            due = reaping.unpublished(session, epoch, settle_s=0, limit=10_000)
+            due = OUTBOXES["job"].unpublished(session, epoch, settle_s=0, limit=10_000)
         self.send(due)
         with self.database.transaction() as session:
-            waiting = reaping.overdue(session, after_s=-1, limit=10_000)
+            waiting = OUTBOXES["job"].overdue(session, after_s=-1, limit=10_000)
         held = self.broker.held_task_ids(GENERATION, delivered_within_s=60)
-        self.send(reaping.missing(waiting, held))
+        self.send(missing(waiting, held))
 
     def send(self, messages) -> None:
         # What ``publish`` does, in one round trip for all; test_dispatch sends with Celery.
@@ -151,8 +152,8 @@ class Hour:
         raw = [json.dumps({"headers": {"id": message.task_id}}) for message in messages]
         self.client.lpush(self.key, *raw)
         with self.database.transaction() as session:
-            reaping.mark_published(session, messages, epoch)
-        self.sent.update(message.job_id for message in messages)
+            OUTBOXES["job"].mark_published(session, messages, epoch)
+        self.sent.update(message.row_id for message in messages)
 
     def work(self) -> None:
         """Take one message, as the slow worker does, and finish its job."""

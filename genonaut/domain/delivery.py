@@ -1,0 +1,153 @@
+"""Say which rows are due a broker message, and remember which were sent.
+
+The same for every kind of work. A message is only a hint that a row is due: it may be lost,
+doubled or late, and the claim decides (see ``domain/lifecycle.py``).
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Select,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from genonaut.db.models import Base
+from genonaut.domain.lifecycle import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A row to publish.
+
+    ``task`` is the name of what is to be done with it, ``task_id`` the Celery task id chosen when
+    the row was made, ``version`` that of the row the message speaks of.
+    """
+
+    kind: str
+    row_id: int
+    task: str
+    queue: str
+    task_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """The rows of one table that are sent to workers.
+
+    Args:
+        kind: as in the events of these rows.
+        task: name of the task, or the column that holds it.
+        queue: name of the queue, or the column that holds it.
+        when: what must hold for a pending row to be sent at all.
+    """
+
+    kind: str
+    model: type[Base]
+    task: ColumnElement[str]
+    queue: ColumnElement[str]
+    when: tuple[ColumnElement[bool], ...] = ()
+
+    def unpublished(
+        self, session: Session, epoch: str, *, settle_s: float, limit: int
+    ) -> list[Message]:
+        """List due rows that no broker message stands for, oldest first.
+
+        Those never published (unless they became due within ``settle_s`` seconds: whoever made
+        them is about to publish them) and those published under another epoch: Redis has lost its
+        memory since.
+        """
+        model: Any = self.model
+        never = model.dispatched_at.is_(None) & (
+            model.available_at <= func.now() - timedelta(seconds=settle_s)
+        )
+        query = self._due().where(or_(never, model.dispatch_epoch != epoch))
+        return self._messages(session, query.limit(limit))
+
+    def overdue(self, session: Session, *, after_s: float, limit: int) -> list[Message]:
+        """List due rows published over ``after_s`` seconds ago that nobody claimed, oldest first.
+
+        A backlog looks like this too, so each is looked for in the broker before it is sent again.
+        """
+        model: Any = self.model
+        sent_before = func.now() - timedelta(seconds=after_s)
+        query = self._due().where(model.dispatched_at < sent_before)
+        return self._messages(session, query.limit(limit))
+
+    def mark_published(self, session: Session, messages: Collection[Message], epoch: str) -> None:
+        """Record that these messages were accepted by the broker under ``epoch``.
+
+        A row that has been claimed and given back since is due a message of its own: it is left
+        out.
+        """
+        model: Any = self.model
+        numbers = ARRAY(BigInteger)
+        unnested = func.unnest(
+            cast([message.row_id for message in messages], numbers),
+            cast([message.version for message in messages], numbers),
+        ).table_valued("id", "version")
+        sent = unnested.render_derived(name="sent")
+        session.execute(
+            update(model)
+            .where(
+                model.id == sent.c.id,
+                model.version == sent.c.version,
+                model.status == Status.PENDING,
+            )
+            .values(dispatched_at=func.now(), dispatch_epoch=epoch)
+            .execution_options(synchronize_session=False)
+        )
+
+    def _due(self) -> Select[Any]:
+        model: Any = self.model
+        return (
+            select(
+                model.id,
+                model.version,
+                model.celery_task_id,
+                self.task.label("task"),
+                self.queue.label("queue"),
+            )
+            .where(
+                model.status == Status.PENDING,
+                model.cancel_requested_at.is_(None),
+                model.available_at <= func.now(),
+                *self.when,
+            )
+            .order_by(model.id)
+        )
+
+    def _messages(self, session: Session, query: Select[Any]) -> list[Message]:
+        return [
+            Message(
+                self.kind,
+                row.id,
+                row.task,
+                row.queue,
+                row.celery_task_id or f"{self.kind}-{row.id}",
+                row.version,
+            )
+            for row in session.execute(query)
+        ]
+
+
+def missing(waiting: Iterable[Message], held_by_broker: Collection[str]) -> list[Message]:
+    """Give the rows whose message the broker does not hold any more."""
+    return [message for message in waiting if message.task_id not in held_by_broker]
+
+
+def fixed(text: str) -> ColumnElement[str]:
+    """Give a task or queue that is the same for every row."""
+    return literal(text)
