@@ -4,7 +4,6 @@ The caller holds a :class:`Claim`. If its lease is lost meanwhile, each of these
 ``LeaseLostError`` and writes nothing.
 """
 
-import random
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,13 +12,13 @@ from uuid import UUID
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from genonaut.core import backoff
 from genonaut.core.errors import ConflictError, LeaseLostError
+from genonaut.core.text import storable
 from genonaut.db.models import ContentImage, ContentItem, GenerationJob, JobAttempt
 from genonaut.domain.abandoned import abandon
 from genonaut.domain.generation import JOBS, tell_owner
 from genonaut.domain.lifecycle import Status
-
-MAX_BACKOFF_S = 300.0
 
 _NO_PROMPT: dict[str, Any] = {
     "comfyui_prompt_id": None,
@@ -38,6 +37,11 @@ class Claim:
     @property
     def job_id(self) -> int:
         """The job's id."""
+        return self.job.id
+
+    @property
+    def row_id(self) -> int:
+        """The job's id, as the row that is held."""
         return self.job.id
 
 
@@ -230,9 +234,9 @@ def try_again(
 ) -> bool:
     """Give the job back to be tried again later, or fail it when its attempts are used up.
 
-    The delay doubles from ``backoff_s`` with each attempt, up to five minutes, give or take a
-    fifth. A prompt that an earlier attempt posted and this one only found again fails on that
-    earlier attempt's account: this one is given back.
+    The delay doubles from ``backoff_s`` with each attempt (see ``core/backoff.py``). A prompt that
+    an earlier attempt posted and this one only found again fails on that earlier attempt's account:
+    this one is given back.
 
     Returns: whether there will be another attempt.
     """
@@ -243,12 +247,10 @@ def try_again(
         final = "timed_out" if outcome == "timed_out" else "failed"
         fail(session, held, code=code, message=message, outcome=final)
         return False
-    delay_s = min(backoff_s * 2 ** max(0, job.attempt - 1), MAX_BACKOFF_S)
-    delay_s *= random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
     _give_back(
         session,
         held,
-        delay_s=delay_s,
+        delay_s=backoff.backoff_s(job.attempt, backoff_s),
         uncount=not count,
         **_NO_PROMPT,
         progress={"phase": "waiting_to_retry", "reason": message[:300]},
@@ -377,11 +379,6 @@ def _note_attempt(session: Session, held: Claim, **values: Any) -> None:
         .values(**values)
         .execution_options(synchronize_session=False)
     )
-
-
-def storable(words: str) -> str:
-    """Make words from outside fit for PostgreSQL: it takes neither NUL nor half a character."""
-    return words.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _storable_values(progress: dict[str, Any]) -> dict[str, Any]:

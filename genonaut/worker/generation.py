@@ -4,7 +4,6 @@ The row decides everything: whether the claim still holds, whether a cancel was 
 prompt belongs to the job.
 """
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from genonaut.clients.comfyui import CancelOutcome, ComfyClient, HistoryEntry, Listener
 from genonaut.core.errors import (
@@ -37,7 +37,7 @@ from genonaut.domain import abandoned, attempts, graphs
 from genonaut.domain.attempts import Claim
 from genonaut.worker import pictures
 from genonaut.worker.backends import client_for, least_busy
-from genonaut.worker.held import DATABASE_AWAY, HeldRow
+from genonaut.worker.held import DATABASE_AWAY, HeldJob, claim_patiently
 from genonaut.worker.lease import LeaseKeeper
 from genonaut.worker.outcomes import (
     CancelRequestedError,
@@ -54,7 +54,6 @@ from genonaut.worker.watch import PromptWatch, locate_surely
 
 log = structlog.get_logger(__name__)
 
-CLAIM_PATIENCE_S = 20.0
 ELSEWHERE_AFTER_S = 30.0
 """A job whose ComfyUI is down this long is drawn anew on another one, if there is one."""
 MAX_IMAGES = 64
@@ -75,31 +74,21 @@ def run(services: Services, job_id: int, *, worker: str) -> list[int]:
     back to the queue: the row says which.
     """
     settings = services.settings
-    held = _claim(services, job_id, worker=worker)
+
+    def claim(session: Session) -> Claim | None:
+        return attempts.claim(session, job_id, worker=worker, lease_s=settings.lease_s)
+
+    held = claim_patiently(services.database, job_id, claim)
     if held is None:
         log.info("not_claimed", job_id=job_id)
         return []
     log.info("claimed", job_id=job_id, attempt=held.job.attempt)
-    with LeaseKeeper(
-        services.database, held, lease_s=settings.lease_s, every_s=settings.lease_renew_s
-    ) as lease:
+
+    def renew(session: Session) -> None:
+        attempts.renew(session, held, lease_s=settings.lease_s)
+
+    with LeaseKeeper(services.database, job_id, renew, every_s=settings.lease_renew_s) as lease:
         return _Attempt(services, held, lease).run()
-
-
-def _claim(services: Services, job_id: int, *, worker: str) -> Claim | None:
-    """Claim the row, waiting a little for a database that restarts: the message would be spent."""
-    deadline = time.monotonic() + CLAIM_PATIENCE_S
-    while True:
-        try:
-            with services.database.transaction() as session:
-                return attempts.claim(
-                    session, job_id, worker=worker, lease_s=services.settings.lease_s
-                )
-        except DATABASE_AWAY as error:
-            if time.monotonic() > deadline:
-                raise
-            log.warning("claim_waits", job_id=job_id, reason=str(error)[:200])
-            time.sleep(1)
 
 
 class _Attempt:
@@ -111,7 +100,7 @@ class _Attempt:
         self._settings = settings
         self._held = held
         self._job = held.job
-        self._row = HeldRow(services.database, held)
+        self._row = HeldJob(services.database, held)
         self._show = Reporter(self._row, services.events, held.job_id)
         self._vigil = Vigil(
             self._row,

@@ -1,10 +1,11 @@
-"""Look at and write a claimed job's row, through a database that may be away for a while."""
+"""Look at and write a claimed row, through a database that may be away for a while."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
 
 import structlog
 from sqlalchemy import bindparam, func, select
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 PATIENCE_S = 60.0
+CLAIM_PATIENCE_S = 20.0
 
 DATABASE_AWAY = (OperationalError, InterfaceError)
 """What SQLAlchemy raises while PostgreSQL restarts, fails over or cannot be reached."""
@@ -33,6 +35,22 @@ _GLANCE = select(
 ).where(GenerationJob.id == bindparam("id"))
 
 
+def claim_patiently(
+    database: Database, row_id: int, claim: Callable[[Session], T | None]
+) -> T | None:
+    """Claim a row, waiting a little for a database that restarts: the message would be spent."""
+    deadline = time.monotonic() + CLAIM_PATIENCE_S
+    while True:
+        try:
+            with database.transaction() as session:
+                return claim(session)
+        except DATABASE_AWAY as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("claim_waits", id=row_id, reason=str(error)[:200])
+            time.sleep(1)
+
+
 @dataclass(frozen=True, slots=True)
 class Glance:
     """What the holder of a job must heed."""
@@ -42,12 +60,65 @@ class Glance:
     executing_s: float | None
 
 
-class HeldRow:
-    """The row of a claimed job."""
+class Held(Protocol):
+    """A claim: the row it is on, and the token that proves it."""
 
-    def __init__(self, database: Database, held: Claim) -> None:
+    @property
+    def row_id(self) -> int:
+        """The row's id."""
+        ...
+
+    @property
+    def token(self) -> UUID:
+        """Its lease token."""
+        ...
+
+
+HeldT = TypeVar("HeldT", bound=Held)
+
+
+class HeldRow(Generic[HeldT]):
+    """The row of a claim."""
+
+    def __init__(self, database: Database, held: HeldT) -> None:
         self._database = database
         self._held = held
+
+    def tell(self, write: Callable[[Session, HeldT], object]) -> bool:
+        """Write what may be missed, such as progress; whether it was written.
+
+        Raises: LeaseLostError: the row is not held under our token any more.
+        """
+        try:
+            with self._database.transaction() as session:
+                write(session, self._held)
+        except DATABASE_AWAY as error:
+            log.warning("progress_not_written", id=self._held.row_id, reason=str(error)[:200])
+            return False
+        return True
+
+    def write(self, write: Callable[[Session, HeldT], T]) -> T:
+        """Write what must not be missed; a database that restarts meanwhile is waited for.
+
+        ``write`` may run twice: it must name the lease, so that a commit whose answer was lost is
+        not done again.
+
+        Raises: LeaseLostError: the row is not held under our token any more.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with self._database.transaction() as session:
+                    return write(session, self._held)
+            except DATABASE_AWAY as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("database_away", id=self._held.row_id, reason=str(error)[:200])
+                time.sleep(1)
+
+
+class HeldJob(HeldRow[Claim]):
+    """The row of a claimed job."""
 
     def glance(self) -> Glance | None:
         """Read what must be heeded; None while the database is away.
@@ -67,35 +138,3 @@ class HeldRow:
             webhook_received_at=row.webhook_received_at,
             executing_s=None if row.executing_s is None else float(row.executing_s),
         )
-
-    def tell(self, write: Callable[[Session, Claim], object]) -> bool:
-        """Write what may be missed, such as progress; whether it was written.
-
-        Raises: LeaseLostError: the job is not held under our token any more.
-        """
-        try:
-            with self._database.transaction() as session:
-                write(session, self._held)
-        except DATABASE_AWAY as error:
-            log.warning("progress_not_written", job_id=self._held.job_id, reason=str(error)[:200])
-            return False
-        return True
-
-    def write(self, write: Callable[[Session, Claim], T]) -> T:
-        """Write what must not be missed; a database that restarts meanwhile is waited for.
-
-        ``write`` may run twice: it must name the lease, so that a commit whose answer was lost is
-        not done again.
-
-        Raises: LeaseLostError: the job is not held under our token any more.
-        """
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                with self._database.transaction() as session:
-                    return write(session, self._held)
-            except DATABASE_AWAY as error:
-                if time.monotonic() > deadline:
-                    raise
-                log.warning("database_away", job_id=self._held.job_id, reason=str(error)[:200])
-                time.sleep(1)

@@ -1,35 +1,37 @@
-"""Keep a claim alive while its job is worked on."""
+"""Keep a claim alive while it is worked on."""
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from genonaut.core.errors import LeaseLostError, NotFoundError
 from genonaut.db.session import Database
-from genonaut.domain import attempts
-from genonaut.domain.attempts import Claim
 
 log = structlog.get_logger(__name__)
 
 
 class LeaseKeeper:
-    """Renew a claim from a thread until the block ends.
+    """Call ``renew`` from a thread every ``every_s`` seconds until the block ends.
 
     A database that is away for a while is not a lost lease: the row decides, and the holder is
     told by its next write. ``lost`` is set once the row says that somebody else has it.
     """
 
-    def __init__(self, database: Database, held: Claim, *, lease_s: float, every_s: float) -> None:
+    def __init__(
+        self, database: Database, row_id: int, renew: Callable[[Session], None], *, every_s: float
+    ) -> None:
         self._database = database
-        self._held = held
-        self._lease_s = lease_s
+        self._row_id = row_id
+        self._renew = renew
         self._every_s = every_s
         self._lost = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"lease-{held.job_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"lease-{row_id}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -47,20 +49,20 @@ class LeaseKeeper:
     def check(self) -> None:
         """Stop the work if the claim is gone.
 
-        Raises: LeaseLostError: another worker may hold the job already.
+        Raises: LeaseLostError: another worker may hold the row already.
         """
         if self._lost.is_set():
-            raise LeaseLostError(f"the lease on {self._held.job_id} is lost")
+            raise LeaseLostError(f"the lease on {self._row_id} is lost")
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_s):
             try:
                 with self._database.transaction() as session:
-                    attempts.renew(session, self._held, lease_s=self._lease_s)
+                    self._renew(session)
             except (LeaseLostError, NotFoundError):
                 if not self._ended.is_set():
-                    log.warning("lease_lost", job_id=self._held.job_id)
+                    log.warning("lease_lost", id=self._row_id)
                 self._lost.set()
                 return
             except SQLAlchemyError as error:
-                log.warning("lease_not_renewed", job_id=self._held.job_id, reason=str(error)[:200])
+                log.warning("lease_not_renewed", id=self._row_id, reason=str(error)[:200])

@@ -6,7 +6,7 @@ from typing import Any
 from genonaut.clients.bus import EventPublisher
 from genonaut.clients.comfyui import Listener
 from genonaut.domain import attempts
-from genonaut.worker.held import HeldRow
+from genonaut.worker.held import HeldJob
 
 ROW_EVERY_S = 0.5
 FRAME_EVERY_S = 0.5
@@ -17,7 +17,7 @@ MAX_FRAME_BYTES = 2**20
 class Reporter:
     """Write progress at most twice a second, and only when it is news."""
 
-    def __init__(self, row: HeldRow, events: EventPublisher, job_id: int) -> None:
+    def __init__(self, row: HeldJob, events: EventPublisher, job_id: int) -> None:
         self._row = row
         self._events = events
         self._job_id = job_id

@@ -6,7 +6,7 @@ from datetime import datetime
 from celery.exceptions import SoftTimeLimitExceeded
 
 from genonaut.worker import drain
-from genonaut.worker.held import HeldRow
+from genonaut.worker.held import HeldJob
 from genonaut.worker.lease import LeaseKeeper
 from genonaut.worker.outcomes import CancelRequestedError, DrainError, TimedOutError
 
@@ -17,7 +17,7 @@ class Vigil:
     """Watch the lease, the row, the worker and the clock."""
 
     def __init__(
-        self, row: HeldRow, lease: LeaseKeeper, *, soft_limit_s: float, execution_limit_s: float
+        self, row: HeldJob, lease: LeaseKeeper, *, soft_limit_s: float, execution_limit_s: float
     ) -> None:
         self._row = row
         self._lease = lease
