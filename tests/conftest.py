@@ -33,11 +33,13 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.api.config import Settings, load_settings
-from genonaut.db.models import AbandonedPrompt, Base, GenerationJob, User
+from genonaut.db.models import AbandonedPrompt, Base, GenerationJob, TaskRun, User
 from genonaut.db.session import Database, make_engine
-from genonaut.domain import attempts, generation
+from genonaut.domain import attempts, generation, run_attempts, runs
 from genonaut.domain.attempts import Claim
 from genonaut.domain.generation import NewJob
+from genonaut.domain.run_attempts import RunClaim
+from genonaut.domain.runs import NewRun, Overlap, Trigger
 from tests.support.database import (
     TEMPLATE,
     empty,
@@ -222,6 +224,37 @@ def make_claim(database: Database, make_job: Callable[..., GenerationJob]) -> Ca
         with database.transaction() as session:
             held = attempts.claim(session, target.id, worker=worker, lease_s=lease_s)
         assert held is not None, f"job {target.id} is not there to be claimed"
+        return held
+
+    return make
+
+
+@pytest.fixture
+def make_run(database: Database) -> Callable[..., TaskRun]:
+    """Make a pending run of a toy task through the rules; each has a key of its own."""
+
+    def make(**fields: Any) -> TaskRun:
+        overlap = fields.get("overlap", Overlap.SKIP)
+        key = "" if overlap is Overlap.WAIT else f"key{next(_names)}"
+        values = {"task": "toys.count", "queue": "default", "trigger": Trigger.API}
+        with database.transaction() as session:
+            request = NewRun(**{**values, "overlap_key": key, **fields})
+            return runs.trigger(session, request).run
+
+    return make
+
+
+@pytest.fixture
+def make_run_claim(database: Database, make_run: Callable[..., TaskRun]) -> Callable[..., RunClaim]:
+    """Claim a run, a new one unless it is given."""
+
+    def make(
+        run: TaskRun | None = None, *, worker: str = "worker-1", lease_s: float = 30
+    ) -> RunClaim:
+        target = run or make_run()
+        with database.transaction() as session:
+            held = run_attempts.claim(session, target.id, worker=worker, lease_s=lease_s)
+        assert held is not None, f"run {target.id} is not there to be claimed"
         return held
 
     return make

@@ -128,8 +128,12 @@ class Machine(Generic[Row]):
             self._refuse(session, row_id, to, token)
         return row
 
-    def claim(self, session: Session, row_id: int, *, worker: str, lease_s: float) -> Row | None:
+    def claim(
+        self, session: Session, row_id: int, *, worker: str, lease_s: float, **values: Any
+    ) -> Row | None:
         """Take a due pending row for ``worker``; None when it is not there to be taken.
+
+        ``values`` are written together with the claim.
 
         Counts the attempt, unless ``uncounted`` says otherwise. A row whose cancel was requested is
         never claimed.
@@ -151,6 +155,7 @@ class Machine(Generic[Row]):
                 "worker": worker,
                 "attempt": model.attempt + cast(~self.uncounted, Integer),
                 "started_at": func.coalesce(model.started_at, func.now()),
+                **values,
             },
         )
 

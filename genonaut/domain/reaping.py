@@ -74,7 +74,7 @@ def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reape
     for job in jobs:
         worker, attempt = job.worker, job.attempt
         lost = f"worker {worker} lost, attempt {attempt} of {job.max_attempts}"
-        with _or_skip(session, job.id):
+        with or_skip(session, job.id):
             outcome = _reap(session, job, expired, lost)
             moved[outcome].append(job.id)
             log.warning("job_reaped", job_id=job.id, worker=worker, attempt=attempt, became=outcome)
@@ -86,17 +86,17 @@ def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reape
 
 
 @contextmanager
-def _or_skip(session: Session, job_id: int) -> Iterator[None]:
+def or_skip(session: Session, row_id: int, *, kind: str = "job") -> Iterator[None]:
     """Give the block a savepoint; a row that has moved, or that the database refuses, is left."""
     try:
         with savepoint(session):
             yield
     except (ConflictError, NotFoundError):
-        log.info("reap_skipped", job_id=job_id)
+        log.info("reap_skipped", kind=kind, id=row_id)
     except DBAPIError as error:
         if error.connection_invalidated or isinstance(error, OperationalError):
             raise
-        log.exception("reap_failed", job_id=job_id)
+        log.exception("reap_failed", kind=kind, id=row_id)
 
 
 def _reap(
@@ -167,7 +167,7 @@ def close_cancels(session: Session, *, limit: int = 200) -> Reaped:
     ).all()
     closed = []
     for job in jobs:
-        with _or_skip(session, job.id):
+        with or_skip(session, job.id):
             abandon(session, job.backend, job.comfyui_prompt_id)
             close_cancelled(session, job)
             closed.append(job.id)

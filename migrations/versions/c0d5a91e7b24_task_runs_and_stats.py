@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("lease_token", UUID(as_uuid=True)),
         sa.Column("lease_expires_at", sa.DateTime(True)),
         sa.Column("worker", sa.String(length=255)),
+        sa.Column("claimed_at", sa.DateTime(True)),
         sa.Column("queue", sa.String(length=50), nullable=False),
         sa.Column("celery_task_id", sa.String(length=255), nullable=False),
         sa.Column("dispatched_at", sa.DateTime(True)),

@@ -106,6 +106,7 @@ class TaskRun(Base):
     lease_token: Mapped[UUID | None]
     lease_expires_at: Mapped[datetime | None]
     worker: Mapped[str | None] = mapped_column(String(255))
+    claimed_at: Mapped[datetime | None]
 
     queue: Mapped[str] = mapped_column(String(50))
     celery_task_id: Mapped[str] = mapped_column(String(255))
