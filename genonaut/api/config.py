@@ -210,6 +210,10 @@ class Settings(BaseSettings):
     task_time_limit_s: int = Field(
         default=30 * 60, ge=2, description="Hard limit of a generation task, seconds."
     )
+    task_packages: str | None = Field(
+        default=None,
+        description="Python packages with tasks and schedules of your own, comma-separated.",
+    )
     worker_max_tasks_per_child: int = Field(
         default=100, ge=1, description="A pool process is replaced after so many tasks."
     )
@@ -421,6 +425,11 @@ class Settings(BaseSettings):
     def allowed_nodes(self) -> frozenset[str]:
         """Node classes a user's own workflow may use."""
         return frozenset(n.strip() for n in self.comfyui_allowed_nodes.split(",") if n.strip())
+
+    @property
+    def extra_task_packages(self) -> tuple[str, ...]:
+        """Packages whose modules declare tasks, besides our own."""
+        return tuple(n.strip() for n in (self.task_packages or "").split(",") if n.strip())
 
     @property
     def generation_slots(self) -> int:

@@ -15,7 +15,13 @@ from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import Transport as RedisTransport
 
 from genonaut.api.config import Settings, get_settings
-from genonaut.worker.queues import DEFAULT, GENERATION, QUEUES, RUN_COMFY_JOB
+from genonaut.worker.queues import (
+    DEFAULT,
+    GENERATION,
+    MAX_HARD_LIMIT_S,
+    QUEUES,
+    RUN_COMFY_JOB,
+)
 
 _MARGIN_S = 600
 
@@ -67,7 +73,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """Give Celery's configuration for ``settings``; the reasons are in docs/architecture.md."""
     prefix = f"{settings.redis_ns}:"
     # Redis would deliver a task a second time while it still runs if this were shorter.
-    visibility_timeout_s = settings.task_time_limit_s + _MARGIN_S
+    visibility_timeout_s = max(settings.task_time_limit_s, MAX_HARD_LIMIT_S) + _MARGIN_S
     transport = {
         "global_keyprefix": prefix,
         "visibility_timeout": visibility_timeout_s,
@@ -124,7 +130,11 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_create_missing_queues": False,
         "timezone": "UTC",
         "enable_utc": True,
-        "imports": ("genonaut.worker.tasks", "genonaut.worker.runtime"),
+        "imports": (
+            "genonaut.worker.tasks",
+            "genonaut.worker.registration",
+            "genonaut.worker.runtime",
+        ),
         "beat_scheduler": "genonaut.worker.beat:Scheduler",
         "beat_max_loop_interval": 5,
         "redbeat_redis_url": settings.celery_broker_url,

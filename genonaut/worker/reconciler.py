@@ -15,9 +15,10 @@ from genonaut.api.config import Settings
 from genonaut.clients.comfyui import CancelOutcome
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database
-from genonaut.domain import abandoned, heartbeats, reaping
+from genonaut.domain import abandoned, heartbeats, reaping, run_reaping
 from genonaut.domain.abandoned import Abandoned
 from genonaut.domain.delivery import Message, Outbox, missing
+from genonaut.worker import discovery
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
 from genonaut.worker.dispatch import OUTBOXES, Broker, BrokerUnavailableError, publish
 from genonaut.worker.forks import gate
@@ -31,6 +32,7 @@ BATCH = 500
 PASS_S = 10.0
 LOOKED_AT = 20_000
 REMOVED_AT_ONCE = 10
+UNKNOWN_AFTER_S = 60.0
 
 _GIVE_UP_WHEN_IDLE = text(f"SET LOCAL idle_in_transaction_session_timeout = '{LOCK_IDLE_S}s'")
 
@@ -73,8 +75,13 @@ class Reconciler:
         settings = self._settings
         with self._database.transaction() as session:
             reaping.close_cancels(session)
+            run_reaping.close_cancels(session)
             if not reaping.postgres_is_settling(session, grace_s=settings.postgres_grace_s):
                 reaping.reap_expired(session, grace_s=settings.lease_grace_s)
+                run_reaping.reap_expired(session, grace_s=settings.lease_grace_s)
+        with self._database.transaction() as session:
+            run_reaping.begin_what_waits(session)
+            run_reaping.fail_unknown(session, discovery.known_names(), after_s=UNKNOWN_AFTER_S)
         with self._database.transaction() as session:
             heartbeats.forget_old(session)
             abandoned.forget_old(session)
