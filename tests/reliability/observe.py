@@ -31,6 +31,11 @@ class Heard:
     def _take(self, message: dict[str, Any]) -> None:
         self._rows.append(json.loads(message["data"])["data"])
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What was told so far."""
+        return list(self._rows)
+
     def finals(self) -> dict[int, list[str]]:
         """Give the final states told so far, by job, in the order they came."""
         told: dict[int, list[str]] = {}

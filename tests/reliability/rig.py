@@ -1,5 +1,6 @@
 """A whole platform on free ports for one test: what runs, what it holds, and how it is broken."""
 
+import importlib
 import itertools
 import time
 from collections.abc import Callable
@@ -15,12 +16,14 @@ import redis
 from genonaut.api.config import Settings, load_settings
 from genonaut.core.errors import ConflictError
 from genonaut.db.session import Database
-from genonaut.domain import generation, users
+from genonaut.domain import generation, runs, users
 from genonaut.domain.delivery import Message
 from genonaut.domain.lifecycle import Status
+from genonaut.domain.runs import Trigger
 from genonaut.worker.dispatch import Broker, Dispatcher
 from genonaut.worker.queue_app import celery, configuration
 from genonaut.worker.queues import GENERATION, RUN_COMFY_JOB
+from genonaut.worker.task import TaskDefinition, find
 from tests.reliability.observe import Heard, Monitor
 from tests.reliability.program import Program, base_environment
 from tests.reliability.rows import Rows
@@ -51,6 +54,12 @@ MEASURED: list[str] = []
 
 TEMPLATE = "rig_template"
 _NUMBERS = itertools.count(1)
+
+
+def toy(name: str) -> TaskDefinition[Any, Any]:
+    """Give a toy task."""
+    importlib.import_module("tests.support.toys.counting")
+    return find(name)
 
 
 def on_postgres(server: RunningPostgres, statement: str) -> None:
@@ -97,6 +106,7 @@ class Rig(Rows):
             "COMFYUI_URL": servers.comfy.url,
             "STORAGE_DIR": str(folder / "storage"),
             "VAR_DIR": str(folder / "var"),
+            "TASK_PACKAGES": "tests.support.toys",
         }
         self._stack = stack
         self._dispatcher: Dispatcher | None = None
@@ -147,16 +157,17 @@ class Rig(Rows):
         self,
         name: str = "generation",
         *,
+        queues: str = "generation",
         slots: int = 2,
         hook: str | None = None,
         wait: bool = True,
         **environment: str,
     ) -> Program:
-        """Start a generation worker, with a fault from ``hooks``; ``wait`` until it consumes."""
+        """Start a worker, with a fault from ``hooks``; ``wait`` until it consumes."""
         program = self.start(
             name,
             *("-m", "celery", "-A", "genonaut.worker.queue_app", "worker"),
-            *("-Q", "generation", "-c", str(slots), "-n", f"{name}@%h"),
+            *("-Q", queues, "-c", str(slots), "-n", f"{name}@%h"),
             *("--without-mingle", "--without-gossip"),
             *(("-I", f"tests.reliability.hooks.{hook}") if hook else ()),
             **environment,
@@ -223,6 +234,25 @@ class Rig(Rows):
         """Give the database's URL on another port."""
         return self.postgres.url(self.ns).replace(f":{self.postgres.port}/", f":{port}/")
 
+    # --- runs ------------------------------------------------------------------------------
+
+    def runner(self, name: str = "default", **options: Any) -> Program:
+        """Start a worker for tasks."""
+        return self.worker(name, queues="default,maintenance,notifications", **options)
+
+    def trigger(self, task: str, **params: Any) -> int:
+        """Ask for a run of a toy task as the API does; give its id."""
+        definition = toy(task)
+        self.database.sinks[:] = [self.dispatcher().on_events]
+        request = definition.request(definition.validate(params), trigger=Trigger.API)
+        with self.database.transaction() as session:
+            return runs.trigger(session, request).run.id
+
+    def cancel_run(self, run_id: int) -> None:
+        """Ask for a run's end."""
+        with self.database.transaction() as session:
+            runs.request_cancel(session, run_id)
+
     # --- jobs ------------------------------------------------------------------------------
 
     def add_user(self, name: str) -> UUID:
@@ -287,7 +317,11 @@ class Rig(Rows):
 
     def hear_jobs(self) -> Heard:
         """Listen to what is told about every job."""
-        return Heard(self.redis, f"{self.ns}:events:job:*")
+        return self.hear("job")
+
+    def hear(self, kind: str) -> Heard:
+        """Listen to what is told about every row of a kind."""
+        return Heard(self.redis, f"{self.ns}:events:{kind}:*")
 
     def monitor(self) -> Monitor:
         """Collect the channels that anybody uses."""

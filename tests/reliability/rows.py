@@ -9,12 +9,13 @@ from genonaut.db.models import (
     ContentItem,
     GenerationJob,
     JobAttempt,
+    TaskRun,
     UserNotification,
 )
 from genonaut.db.session import Database
 from genonaut.domain import heartbeats, timelines
 from genonaut.domain.lifecycle import FINAL, Status
-from tests.reliability.program import NeverError, until
+from tests.reliability.program import PATIENCE_S, NeverError, until
 from tests.reliability.simulator import Comfy
 
 
@@ -34,6 +35,26 @@ class Rows:
         """Read every job's row."""
         with self.database.transaction() as session:
             return list(session.scalars(select(GenerationJob).order_by(GenerationJob.id)))
+
+    def run_row(self, run_id: int) -> TaskRun:
+        """Read a run's row."""
+        with self.database.transaction() as session:
+            return session.get_one(TaskRun, run_id)
+
+    def wait_for_run(self, run_id: int, status: str, timeout_s: float = PATIENCE_S) -> TaskRun:
+        """Wait until a run has this status; fail at once when it has ended otherwise."""
+
+        def is_there() -> TaskRun | None:
+            run = self.run_row(run_id)
+            if run.status == status:
+                return run
+            if run.status in FINAL:
+                raise NeverError(f"run {run_id} {run.status}: {run.error_code} {run.error_message}")
+            return None
+
+        found = until(is_there, f"run {run_id} is {status}", timeout_s)
+        assert found is not None
+        return found
 
     def attempts(self, job_id: int) -> list[JobAttempt]:
         """Read a job's attempts, oldest first."""

@@ -1,0 +1,1 @@
+"""Tasks for tests with real workers: ``TASK_PACKAGES=tests.support.toys``."""
