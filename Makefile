@@ -63,6 +63,10 @@ check: ## Lint, then test: what must be green before a commit
 bench: $(READY) ## Measure against a peer or floor and print the table; BENCH=name for one
 	@$(PY) benchmarks/run.py $(BENCH)
 
+.PHONY: docs
+docs: $(READY) ## Write docs/tasks.md from the tasks
+	@$(PY) -m genonaut.worker.handbook
+
 .PHONY: clean
 clean: ## Remove caches and build output; never data, nor .venv
 	@rm -rf dist build .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache \

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ("dev", "test", "demo")
 PLAIN = (
-    "help", "demo", "test", "test-reliability", "lint", "check", "bench", "clean", "setup",
+    "help", "demo", "test", "test-reliability", "lint", "check", "bench", "clean",
+    "docs", "setup",
 )  # fmt: skip
 COMMANDS = {
     "up": "up --env {env}",
