@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from genonaut.db.models import TaskRun
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.reaping import Reaped, or_skip
-from genonaut.domain.runs import RUNS, begin_held_back, close_cancelled, let_next_begin
+from genonaut.domain.runs import RUNS, begin_held_back, close_cancelled, is_busy, let_next_begin
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +101,7 @@ def begin_what_waits(session: Session, *, limit: int = 200) -> list[int]:
     """Let held-back runs begin whose predecessor ended unnoticed; give their ids."""
     waiting = session.scalars(
         select(TaskRun.id)
-        .where(TaskRun.status == Status.PENDING, TaskRun.held_back)
+        .where(TaskRun.status == Status.PENDING, TaskRun.held_back, ~is_busy())
         .order_by(TaskRun.id)
         .limit(limit)
     ).all()

@@ -372,10 +372,10 @@ def let_next_begin(session: Session, ended: TaskRun) -> TaskRun | None:
     return begin_held_back(session, waiting) if waiting is not None else None
 
 
-def begin_held_back(session: Session, run_id: int) -> TaskRun | None:
-    """Let a held-back run begin, unless a run of its key is active still or again."""
+def is_busy() -> ColumnElement[bool]:
+    """Give the condition that a run of the row's task and key is active."""
     active = aliased(TaskRun)
-    busy = (
+    return (
         select(active.id)
         .where(
             active.task == TaskRun.task,
@@ -385,12 +385,16 @@ def begin_held_back(session: Session, run_id: int) -> TaskRun | None:
         )
         .exists()
     )
+
+
+def begin_held_back(session: Session, run_id: int) -> TaskRun | None:
+    """Let a held-back run begin, unless a run of its key is active still or again."""
     try:
         with savepoint(session):
             return RUNS.note(
                 session,
                 run_id,
-                (TaskRun.status == Status.PENDING, TaskRun.held_back.expression, ~busy),
+                (TaskRun.status == Status.PENDING, TaskRun.held_back.expression, ~is_busy()),
                 held_back=False,
                 available_at=func.now(),
             )

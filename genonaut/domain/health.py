@@ -1,0 +1,156 @@
+"""Say how the whole is: what waits, who works, what is late; nothing is asked of Celery."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, String, case, func, literal, select, union_all
+from sqlalchemy.orm import Session
+
+from genonaut.db.models import GenerationJob, Heartbeat, TaskRun
+from genonaut.domain.lifecycle import UNFINISHED, Status
+
+SILENT_AFTER_S = 60.0
+"""A worker or beat that has not been seen for this long counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What waits in a queue and what is worked on; ages in seconds, None when there is nothing.
+
+    ``due`` are the pending rows that a worker might take now, ``oldest_due_s`` says for how long
+    the first of them might have been. ``unpublished`` of them have no message at the broker.
+    ``claimed_s`` ago a row of this queue was last begun, as far as unfinished rows tell.
+    """
+
+    queue: str
+    pending: int
+    due: int
+    running: int
+    unpublished: int
+    oldest_due_s: float | None
+    claimed_s: float | None
+
+    def is_stalled(self, after_s: float) -> bool:
+        """Whether work is there, nobody does it, and it has been so for ``after_s`` seconds.
+
+        A worker may be connected and not consume: its sign of life says nothing about work.
+        """
+        if self.running or self.oldest_due_s is None:
+            return False
+        return self.oldest_due_s > after_s
+
+    def public(self) -> dict[str, Any]:
+        """Give it ready for JSON."""
+        return {
+            "queue": self.queue,
+            "pending": self.pending,
+            "due": self.due,
+            "running": self.running,
+            "unpublished": self.unpublished,
+            "oldest_due_s": _rounded(self.oldest_due_s),
+            "claimed_s": _rounded(self.claimed_s),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """A worker or beat that reports."""
+
+    name: str
+    kind: str
+    seen_s: float
+    up_s: float
+    info: dict[str, Any]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it was seen lately."""
+        return self.seen_s < SILENT_AFTER_S
+
+    def public(self) -> dict[str, Any]:
+        """Give it ready for JSON."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "alive": self.is_alive,
+            "seen_s": _rounded(self.seen_s),
+            "up_s": _rounded(self.up_s),
+            "queues": self.info.get("queues", []),
+            "concurrency": self.info.get("concurrency"),
+            "pid": self.info.get("pid"),
+        }
+
+
+def queues(session: Session, names: tuple[str, ...], *, job_queue: str) -> list[QueueState]:
+    """Give the state of each queue, in this order; jobs wait in ``job_queue``."""
+    rows = union_all(
+        _unfinished(GenerationJob, literal(job_queue, String), literal(value=False)),
+        _unfinished(TaskRun, TaskRun.queue, TaskRun.held_back),
+    ).subquery()
+    pending = rows.c.status == Status.PENDING
+    due = pending & rows.c.is_due
+    found = session.execute(
+        select(
+            rows.c.queue,
+            func.count().filter(pending).label("pending"),
+            func.count().filter(due).label("due"),
+            func.count().filter(rows.c.status == Status.RUNNING).label("running"),
+            func.count().filter(due, rows.c.dispatched_at.is_(None)).label("unpublished"),
+            func.max(rows.c.age_s).filter(due).label("oldest_due_s"),
+            func.min(rows.c.started_s).label("claimed_s"),
+        ).group_by(rows.c.queue)
+    )
+    states = {
+        row.queue: QueueState(
+            row.queue,
+            row.pending,
+            row.due,
+            row.running,
+            row.unpublished,
+            _seconds(row.oldest_due_s),
+            _seconds(row.claimed_s),
+        )
+        for row in found
+    }
+    empty = {name: QueueState(name, 0, 0, 0, 0, None, None) for name in names}
+    return list({**empty, **states}.values())
+
+
+def _unfinished(model: Any, queue: Any, held_back: Any) -> Select[Any]:
+    free = model.cancel_requested_at.is_(None) & ~held_back
+    return select(
+        queue.label("queue"),
+        model.status.label("status"),
+        model.dispatched_at.label("dispatched_at"),
+        (free & (model.available_at <= func.now())).label("is_due"),
+        func.extract("epoch", func.now() - model.available_at).label("age_s"),
+        case(
+            (
+                model.status == Status.RUNNING,
+                func.extract("epoch", func.now() - model.started_at),
+            )
+        ).label("started_s"),
+    ).where(model.status.in_(sorted(UNFINISHED)))
+
+
+def processes(session: Session) -> list[ProcessState]:
+    """Give the workers and beats that report, the longest silent last."""
+    age_s = func.extract("epoch", func.now() - Heartbeat.seen_at)
+    up_s = func.extract("epoch", func.now() - Heartbeat.started_at)
+    rows = session.execute(
+        select(Heartbeat.name, Heartbeat.kind, Heartbeat.info, age_s, up_s).order_by(
+            Heartbeat.seen_at.desc(), Heartbeat.name
+        )
+    )
+    return [
+        ProcessState(name, kind, float(seen), float(up), info)
+        for name, kind, info, seen, up in rows
+    ]
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

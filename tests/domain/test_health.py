@@ -1,0 +1,87 @@
+"""What waits, who works, and what does not move."""
+
+import pytest
+from sqlalchemy import func, text
+
+from genonaut.core.clock import utcnow
+from genonaut.domain import health, heartbeats, runs
+from genonaut.domain.runs import Overlap
+
+AGO = func.now() - text("interval '10 minutes'")
+NAMES = ("generation", "maintenance", "default")
+
+
+@pytest.fixture
+def queues(database):
+    def read():
+        with database.transaction() as session:
+            states = health.queues(session, NAMES, job_queue="generation")
+        return {state.queue: state for state in states}
+
+    return read
+
+
+def test_an_empty_house_names_every_queue(queues):
+    assert list(queues()) == list(NAMES)
+    assert queues()["default"].public() == {
+        "queue": "default",
+        "pending": 0,
+        "due": 0,
+        "running": 0,
+        "unpublished": 0,
+        "oldest_due_s": None,
+        "claimed_s": None,
+    }
+
+
+def test_jobs_and_runs_are_counted_where_they_wait(
+    queues, make_job, make_claim, make_run, make_run_claim
+):
+    make_job(available_at=AGO)
+    make_claim()
+    make_run(queue="maintenance")
+    make_run_claim(make_run(queue="maintenance"))
+    seen = queues()
+    assert (seen["generation"].due, seen["generation"].running) == (1, 1)
+    assert seen["generation"].oldest_due_s == pytest.approx(600, abs=5)
+    assert (seen["maintenance"].due, seen["maintenance"].unpublished) == (1, 1)
+    assert seen["maintenance"].claimed_s is not None
+
+
+def test_what_nobody_may_take_yet_is_pending_but_not_due(queues, database, make_job, make_run):
+    make_job(available_at=func.now() + text("interval '1 hour'"))
+    make_run(overlap=Overlap.WAIT)
+    make_run(overlap=Overlap.WAIT)
+    seen = queues()
+    assert (seen["generation"].pending, seen["generation"].due) == (1, 0)
+    assert (seen["default"].pending, seen["default"].due) == (2, 1)
+
+
+def test_what_has_ended_does_not_count(queues, database, make_run):
+    run = make_run()
+    with database.transaction() as session:
+        runs.request_cancel(session, run.id)
+    assert queues()["default"].pending == 0
+
+
+def test_a_queue_in_which_nothing_moves_is_stalled(queues, make_job, make_claim):
+    make_job(available_at=AGO)
+    assert queues()["generation"].is_stalled(60)
+    assert not queues()["generation"].is_stalled(3600)
+    assert not queues()["default"].is_stalled(60)
+    make_claim()  # somebody works: this is a backlog
+    assert not queues()["generation"].is_stalled(60)
+
+
+def test_processes_say_when_they_were_seen(database):
+    with database.transaction() as session:
+        info = {"queues": ["default"], "pid": 7, "concurrency": 2}
+        heartbeats.beat(session, "w@a", kind="worker", started_at=utcnow(), info=info)
+        heartbeats.beat(session, "beat@a", kind="beat", started_at=utcnow(), info={})
+        session.execute(
+            text("UPDATE heartbeats SET seen_at = now() - interval '2 min' WHERE kind = 'beat'")
+        )
+        worker, beat = health.processes(session)
+    assert worker.public()["queues"] == ["default"]
+    assert (worker.is_alive, beat.is_alive) == (True, False)
+    assert beat.public()["seen_s"] == pytest.approx(120, abs=5)
