@@ -1,45 +1,34 @@
 """Take, show, cancel and repeat generation jobs."""
 
-import hashlib
-import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, Header, Query, Request
-from sqlalchemy.orm import Session
+from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from genonaut.api import answers, pagination
+from genonaut.api import answers, pagination, repeats
 from genonaut.api.answers import CHANGING, POSTING, READING, problems
 from genonaut.api.config import Settings
 from genonaut.api.deps import CallerDep, Id, ServicesDep
 from genonaut.api.pagination import CursorParam, LimitParam
+from genonaut.api.repeats import KeyHeader
 from genonaut.api.requests import JobRequest
 from genonaut.clients.comfyui import BackendOptions
 from genonaut.core import workflow
 from genonaut.core.errors import InvalidInputError
 from genonaut.db.models import GenerationJob
-from genonaut.domain import generation, idempotency, timelines, users
+from genonaut.domain import generation, timelines, users
 from genonaut.domain.generation import Allowance, Limits, NewJob, Shown
-from genonaut.domain.idempotency import Answer, Ticket
+from genonaut.domain.idempotency import Answer
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.users import Principal, Role
+from genonaut.domain.users import Role
 
 PATH = "/api/v1/generation-jobs"
 
 router = APIRouter(prefix="/generation-jobs", tags=["generation jobs"])
 
-Made: TypeAlias = tuple[Shown, Allowance]
-
-KeyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="Repeat the request with the same key and get the same answer, for a day.",
-    ),
-]
+Made: TypeAlias = tuple[Answer, dict[str, str]]
 
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
@@ -79,13 +68,10 @@ def create(
             job = asked if options is None else _with_known_options(asked, options)
             if key is not None:
                 users.take_turn(session, who.user_id)
-            return generation.create_within(session, who.user_id, job, limits)
+            return _accepted(*generation.create_within(session, who.user_id, job, limits))
 
-        if key is None:
-            return _accepted(*make())
-        request = _ticket(who, key, "create", body.model_dump(exclude_unset=True))
-
-        return _answer_once(session, request, make)
+        asked_for = body.model_dump(exclude_unset=True)
+        return repeats.once(session, who, key, act="create", asked=asked_for, make=make)
 
 
 @router.post(
@@ -102,11 +88,9 @@ def retry(job_id: Id, caller: CallerDep, services: ServicesDep, key: KeyHeader =
         def make() -> Made:
             left = generation.allowance(session, who.user_id, limits)
             job = generation.retry(session, who.user_id, job_id, max_attempts=limits.max_attempts)
-            return job, left
+            return _accepted(job, left)
 
-        if key is None:
-            return _accepted(*make())
-        return _answer_once(session, _ticket(who, key, "retry", {"job_id": job_id}), make)
+        return repeats.once(session, who, key, act="retry", asked={"job_id": job_id}, make=make)
 
 
 @router.get(
@@ -182,35 +166,14 @@ def _limits(settings: Settings) -> Limits:
     return Limits(settings.jobs_per_minute, settings.jobs_unfinished_max, settings.job_max_attempts)
 
 
-def _ticket(who: Principal, key: str, act: str, asked: dict[str, Any]) -> Ticket:
-    canonical = json.dumps([act, asked], sort_keys=True, separators=(",", ":"))
-    return Ticket(who.user_id, key, hashlib.sha256(canonical.encode()).hexdigest())
-
-
-def _answer_once(session: Session, request: Ticket, make: Callable[[], Made]) -> Response:
-    """Make a job, or give the answer an earlier such request got."""
-    earlier = idempotency.earlier_answer(session, request)
-    if earlier is not None:
-        headers = {"Idempotency-Replayed": "true", "Location": earlier.location or PATH}
-        return JSONResponse(earlier.body, earlier.status_code, headers=headers)
-    job, left = make()
-    answer = Answer(202, f"{PATH}/{job.id}", _as_taken(job))
-    idempotency.remember(session, request, answer)
-    return _accepted(job, left)
-
-
-def _accepted(job: Shown, left: Allowance) -> Response:
+def _accepted(job: Shown, left: Allowance) -> Made:
     headers = {
-        "Location": f"{PATH}/{job.id}",
         "RateLimit-Limit": str(left.limit),
         "RateLimit-Remaining": str(left.remaining),
         "RateLimit-Reset": str(math.ceil(left.reset_s)),
     }
-    return JSONResponse(_as_taken(job), 202, headers=headers)
-
-
-def _as_taken(job: Shown) -> dict[str, Any]:
-    return {**generation.public(job), "queue_position": None}
+    body = {**generation.public(job), "queue_position": None}
+    return Answer(202, f"{PATH}/{job.id}", body), headers
 
 
 def _with_known_options(job: NewJob, options: BackendOptions) -> NewJob:
