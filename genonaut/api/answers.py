@@ -320,6 +320,9 @@ class Problem(BaseModel):
     detail: str
     code: str
     errors: list[ProblemItem] | None = None
+    run_id: int | None = Field(
+        default=None, description="With `already_running`: the run that is in the way."
+    )
 
 
 _MEANINGS = {

@@ -19,7 +19,7 @@ from genonaut.clients.bus import EventPublisher
 from genonaut.clients.storage import Storage
 from genonaut.core.events import Event
 from genonaut.db.session import Database
-from genonaut.domain.users import Principal
+from genonaut.domain.users import Principal, Role
 
 
 class JobDispatcher(Protocol):
@@ -69,18 +69,25 @@ class Caller:
     credentials: Credentials
 
     @contextmanager
-    def transaction(self, *, in_turn: bool = False) -> Iterator[tuple[Session, Principal]]:
+    def transaction(
+        self, *, in_turn: bool = False, role: Role = Role.USER
+    ) -> Iterator[tuple[Session, Principal]]:
         """Begin the request's one transaction, whose first statement checks the login.
 
         With ``in_turn`` that statement also waits for the user's other requests of the kind.
+        ``role`` is the least that may do what follows.
 
         It is committed inside the endpoint, so a failed commit is never answered as a success;
         and login, work and commit take one thread of the pool once, not four times.
 
-        Raises: UnauthorizedError: the login is not valid.
+        Raises:
+            UnauthorizedError: the login is not valid.
+            ForbiddenError: its role is a lesser one.
         """
         with self.services.database.transaction() as session:
-            yield session, self.credentials.authenticate(session, in_turn=in_turn)
+            who = self.credentials.authenticate(session, in_turn=in_turn)
+            who.require(role)
+            yield session, who
 
 
 async def get_caller(connection: HTTPConnection, services: ServicesDep) -> Caller:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from genonaut.core.errors import GenonautError, RateLimitedError, RetryableError
+from genonaut.domain.runs import AlreadyRunningError
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 _POINTER_MAX = 200
+_DETAIL_MAX = 1000
 _NOT_JSON = "the body is not JSON"
 
 
@@ -32,9 +34,11 @@ def problem(
     *,
     errors: Iterable[dict[str, str]] = (),
     headers: Mapping[str, str] | None = None,
+    **members: Any,
 ) -> Response:
-    """Make a problem; ``code`` is stable, ``detail`` is for people."""
+    """Make a problem; ``code`` is stable, ``detail`` is for people, ``members`` are its own."""
     body: dict[str, Any] = {
+        **members,
         "type": f"urn:genonaut:problem:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -83,8 +87,10 @@ def of(error: GenonautError) -> Response:
         headers = {"WWW-Authenticate": "Bearer"}
     elif error.code == "request_in_flight":
         headers = {"Retry-After": "1"}
-    errors = [_at(error.field, str(error))] if error.field else []
-    return problem(error.http_status, error.code, str(error), errors=errors, headers=headers)
+    detail = str(error)[:_DETAIL_MAX]
+    errors = [_at(error.field, detail)] if error.field else []
+    members = {"run_id": error.run_id} if isinstance(error, AlreadyRunningError) else {}
+    return problem(error.http_status, error.code, detail, errors=errors, headers=headers, **members)
 
 
 def unexpected(error: Exception) -> Response:
@@ -96,7 +102,7 @@ def unexpected(error: Exception) -> Response:
 def _at(name: str, detail: str) -> dict[str, str]:
     if name == "Idempotency-Key":
         return {"header": name, "detail": detail}
-    return {"pointer": f"#/{name.replace('.', '/')}", "detail": detail}
+    return {"pointer": _pointer(name.split(".")), "detail": detail}
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

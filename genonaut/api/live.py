@@ -27,7 +27,7 @@ from genonaut.db.models import GenerationJob, UserNotification
 from genonaut.db.session import Database
 from genonaut.domain import generation, notifications
 from genonaut.domain.lifecycle import UNFINISHED
-from genonaut.domain.users import LoginId, valid_logins
+from genonaut.domain.users import LoginId, roles
 
 log = structlog.get_logger(__name__)
 
@@ -241,7 +241,7 @@ def message_text(event: Event) -> str:
 
 def _look(session: Session, watched: _Watched) -> tuple[list[Event], set[LoginId]]:
     """Read what has changed, and which logins have ended."""
-    ended = set(watched.logins) - valid_logins(session, watched.logins)
+    ended = set(watched.logins) - roles(session, watched.logins).keys()
     return _changes(session, watched), ended
 
 

@@ -25,14 +25,17 @@ from genonaut.api.routes import (
     health,
     notifications,
     pages,
+    runs,
     session,
     sockets,
+    tasks,
     webhooks,
 )
 from genonaut.clients.bus import EventPublisher, EventSubscriber
 from genonaut.clients.storage import LocalStorage
 from genonaut.core.log import configure_logging
 from genonaut.db.session import Database
+from genonaut.worker import discovery
 from genonaut.worker.dispatch import Dispatcher
 
 WEB = Path(__file__).parent / "web"
@@ -94,7 +97,8 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.api_max_body_kb * 1024)
     app.add_middleware(Envelope)
     resources = APIRouter(prefix="/api/v1")
-    for module in (generation_jobs, generation_options, content, notifications, session):
+    ours = (generation_jobs, generation_options, content, notifications, session)
+    for module in (*ours, tasks, runs):
         resources.include_router(module.router)
     app.include_router(resources)
     for root in (health, webhooks, sockets, pages):
@@ -106,6 +110,7 @@ def create_app(
 @asynccontextmanager
 async def _running(services: Services, *, own_database: bool) -> AsyncIterator[None]:
     quiet_server_logs()
+    discovery.load()  # before the first request asks for it
     # As many requests work at once as there are connections; more would wait for one anyway.
     to_thread.current_default_thread_limiter().total_tokens = services.settings.database_pool_size
     publisher = BackgroundPublisher(services.publisher)

@@ -12,6 +12,8 @@ TAGS = [
     {"name": "content", "description": "What was made."},
     {"name": "notifications", "description": "What a user is told."},
     {"name": "session", "description": "Logging in; every other call wants a login."},
+    {"name": "tasks", "description": "Maintenance; auditors read, operators act."},
+    {"name": "audit", "description": "Who did what; for auditors."},
     {"name": "health", "description": "For monitors; no login."},
     {"name": "webhooks", "description": "For what stands beside ComfyUI; signed."},
 ]

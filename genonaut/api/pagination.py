@@ -1,4 +1,4 @@
-"""Give lists page by page, newest first, with cursors that stay right while rows are added."""
+"""Give lists page by page, with cursors that stay right while rows are added."""
 
 import base64
 import binascii
@@ -51,7 +51,7 @@ def page(
 ) -> JSONResponse:
     """Answer with at most ``limit`` of ``rows``; one row more than that means there is a next page.
 
-    Each row has an ``id`` by which the list is ordered, falling.
+    Each row has an ``id`` by which the list is ordered.
     """
     shown = rows[:limit]
     cursor = encode(shown[-1].id) if len(rows) > limit and shown else None  # type: ignore[attr-defined]

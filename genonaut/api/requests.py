@@ -1,6 +1,7 @@
 """Say what bodies may hold; what does not fit is a 422 that names the field."""
 
 import json
+import math
 import re
 import unicodedata
 from typing import Annotated, Any
@@ -10,9 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from genonaut.core import workflow
 from genonaut.core.errors import InvalidInputError
 from genonaut.domain.generation import MAX_SEED, NewJob
+from genonaut.domain.runs import MAX_REASON
 
 MAX_PROMPT = 20_000
 MAX_WORKFLOW_BYTES = 1_048_576
+MAX_DEPTH = 32
 
 _BLANK = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0e\ufe0f\uffa0")
@@ -21,7 +24,11 @@ _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0e\ufe0f\uffa
 _PATH_TRICKS = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
+    """Refuse what PostgreSQL does not take.
+
+    Raises: ValueError: NUL, or half a character.
+    """
     if "\0" in value:
         raise ValueError("must not contain NUL characters")
     if not value.isascii():
@@ -32,6 +39,22 @@ def _storable(value: str) -> str:
     return value
 
 
+def _check_storable(value: Any, *, depth: int) -> None:
+    if depth < 0:
+        raise ValueError(f"must not be nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str):
+        storable(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must not contain numbers that are not finite")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            storable(name)
+            _check_storable(item, depth=depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_storable(item, depth=depth - 1)
+
+
 def _not_blank(value: str) -> str:
     if not any(unicodedata.category(char) not in _BLANK and char not in _UNSEEN for char in value):
         raise ValueError("must not be blank")
@@ -39,7 +62,7 @@ def _not_blank(value: str) -> str:
 
 
 def _model_name(value: str) -> str:
-    _storable(value)
+    storable(value)
     if not value.strip() or any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise ValueError("must not be blank or contain control characters")
     if _PATH_TRICKS.search(value):
@@ -103,11 +126,11 @@ class JobRequest(Body):
     prompt: Annotated[
         str,
         Field(min_length=1, max_length=MAX_PROMPT),
-        AfterValidator(_storable),
+        AfterValidator(storable),
         AfterValidator(_not_blank),
     ]
     negative_prompt: (
-        Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_storable)] | None
+        Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(storable)] | None
     ) = None
     checkpoint_model: ModelName | None = Field(
         default=None, description="Left out: the first the server has."
@@ -152,6 +175,30 @@ class JobRequest(Body):
         )
 
 
+class RunRequest(Body):
+    """Ask for a run of a task."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"params": {"days": 7}, "reason": "after the import"}}
+    )
+
+    params: dict[str, Any] = Field(
+        default={}, description="As `params_schema` of the task says; what is left out is default."
+    )
+    dry_run: bool = Field(
+        default=False, description="Say what would be done, and do nothing; if the task can."
+    )
+    reason: Annotated[str, Field(max_length=MAX_REASON), AfterValidator(storable)] | None = Field(
+        default=None, description="Why; shown with the run and in the audit log."
+    )
+
+    @field_validator("params")
+    @classmethod
+    def _are_storable(cls, params: dict[str, Any]) -> dict[str, Any]:
+        _check_storable(params, depth=MAX_DEPTH)
+        return params
+
+
 class ReadRequest(Body):
     """Mark a notification."""
 
@@ -163,7 +210,7 @@ class LoginRequest(Body):
 
     model_config = ConfigDict(json_schema_extra={"example": {"token": "gn_…"}})
 
-    token: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
+    token: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(storable)]
 
 
 class WebhookBody(BaseModel):
@@ -174,4 +221,4 @@ class WebhookBody(BaseModel):
         json_schema_extra={"example": {"prompt_id": "0b0e3c52-6a4e-4f0b-9a53-1c8f0f5f7a11"}},
     )
 
-    prompt_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_storable)]
+    prompt_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(storable)]

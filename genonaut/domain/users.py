@@ -29,6 +29,7 @@ from sqlalchemy.orm import Session
 
 from genonaut.core.errors import (
     ConflictError,
+    ForbiddenError,
     InvalidInputError,
     NotFoundError,
     UnauthorizedError,
@@ -77,6 +78,14 @@ class Principal:
     role: Role
     expires_at: datetime | None = None
     login: LoginId | None = None
+
+    def require(self, role: Role) -> None:
+        """Let only those pass who may do what ``role`` may.
+
+        Raises: ForbiddenError: this user may not.
+        """
+        if not self.role.includes(role):
+            raise ForbiddenError(f"this is for the role {role} and above")
 
 
 def create_user(
@@ -360,35 +369,29 @@ def redeem(session: Session, token: str, kind: OneTime) -> Principal:
     if named is None:
         return principal
     login = LoginId("token" if named[1] == "token" else "session", int(named[2]))
-    if login not in valid_logins(session, {login}):
+    if login not in roles(session, {login}):
         raise UnauthorizedError("the login this ticket was issued to has ended")
     return replace(principal, login=login)
 
 
-def valid_logins(session: Session, logins: Collection[LoginId]) -> set[LoginId]:
-    """Choose those that have neither ended nor been revoked, and whose user is active."""
-    tokens = (
-        select(literal("token").label("kind"), ApiToken.id)
-        .join(User, User.id == ApiToken.user_id)
-        .where(
-            ApiToken.id.in_([login.id for login in logins if login.kind == "token"]),
-            User.is_active,
-            ApiToken.revoked_at.is_(None),
-            or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > func.now()),
-        )
+def roles(session: Session, logins: Collection[LoginId]) -> dict[LoginId, Role]:
+    """Give the roles of those that have neither ended nor been revoked, nor their user."""
+    tokens = select(literal("token").label("kind"), ApiToken.id, User.role).where(
+        ApiToken.id.in_([login.id for login in logins if login.kind == "token"]),
+        User.id == ApiToken.user_id,
+        User.is_active,
+        ApiToken.revoked_at.is_(None),
+        or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > func.now()),
     )
-    sessions = (
-        select(literal("session").label("kind"), LoginSession.id)
-        .join(User, User.id == LoginSession.user_id)
-        .where(
-            LoginSession.id.in_([login.id for login in logins if login.kind == "session"]),
-            LoginSession.kind == "session",
-            LoginSession.expires_at > func.now(),
-            User.is_active,
-        )
+    sessions = select(literal("session").label("kind"), LoginSession.id, User.role).where(
+        LoginSession.id.in_([login.id for login in logins if login.kind == "session"]),
+        User.id == LoginSession.user_id,
+        LoginSession.kind == "session",
+        LoginSession.expires_at > func.now(),
+        User.is_active,
     )
     valid = session.execute(union_all(tokens, sessions))
-    return {LoginId(row.kind, row.id) for row in valid}
+    return {LoginId(row.kind, row.id): Role(row.role) for row in valid}
 
 
 def audit(
