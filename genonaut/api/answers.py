@@ -1,6 +1,6 @@
 """Describe answers for the OpenAPI document; endpoints give the domain's rows as they are."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -269,6 +269,56 @@ class Check(BaseModel):
 
     ok: bool
     detail: str
+
+
+class CreatorCount(BaseModel):
+    """What one creator has made."""
+
+    username: str
+    items: int
+    images: int
+
+
+class ModelCount(BaseModel):
+    """What was made with one checkpoint."""
+
+    model: str
+    items: int
+    images: int
+
+
+class DayCount(BaseModel):
+    """What was made on one day, UTC."""
+
+    day: date
+    items: int
+    images: int
+
+
+class Stats(BaseModel):
+    """Counts of what one may see, the most or the newest first, at most 100 lines each."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "since": "2026-01-01",
+                "refreshed_at": "2026-01-05T10:00:00+00:00",
+                "items": 3,
+                "images": 5,
+                "creators": [{"username": "ada", "items": 3, "images": 5}],
+                "models": [{"model": "sd_xl_base_1.0.safetensors", "items": 3, "images": 5}],
+                "days": [{"day": "2026-01-05", "items": 3, "images": 5}],
+            }
+        }
+    )
+
+    since: date
+    refreshed_at: datetime | None = Field(description="When it was last counted.")
+    items: int
+    images: int
+    creators: list[CreatorCount]
+    models: list[ModelCount]
+    days: list[DayCount]
 
 
 class Health(BaseModel):

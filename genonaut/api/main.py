@@ -28,6 +28,7 @@ from genonaut.api.routes import (
     runs,
     session,
     sockets,
+    stats,
     tasks,
     webhooks,
 )
@@ -97,7 +98,7 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.api_max_body_kb * 1024)
     app.add_middleware(Envelope)
     resources = APIRouter(prefix="/api/v1")
-    ours = (generation_jobs, generation_options, content, notifications, session)
+    ours = (generation_jobs, generation_options, content, stats, notifications, session)
     for module in (*ours, tasks, runs):
         resources.include_router(module.router)
     app.include_router(resources)

@@ -40,7 +40,7 @@ def test_every_operation_is_named_tagged_and_tells_its_statuses(anyone):
     text = anyone.get("/openapi.json").text
     assert "HTTPValidationError" not in text
     described = ("JobRequest", "LoginRequest", "Content", "Notification", "SocketTicket")
-    administration = ("RunRequest", "Task", "Run", "RunDetails", "AuditEntry")
+    administration = ("RunRequest", "Task", "Run", "RunDetails", "AuditEntry", "Stats")
     for name in (*described, *administration):
         assert document["components"]["schemas"][name]["example"]
 
