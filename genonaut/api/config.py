@@ -204,6 +204,13 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="Workers and beat report this often, seconds."
     )
 
+    health_oldest_due_s: float = Field(
+        default=600.0, gt=0, description="Health is red when work has waited longer, seconds."
+    )
+    health_stalled_s: float = Field(
+        default=60.0, gt=0, description="Or this long while nobody works on its queue, seconds."
+    )
+
     task_soft_time_limit_s: int = Field(
         default=25 * 60, ge=1, description="Soft limit of a generation task, seconds."
     )

@@ -24,6 +24,7 @@ from genonaut.api.routes import (
     generation_options,
     health,
     notifications,
+    operations,
     pages,
     runs,
     session,
@@ -99,7 +100,7 @@ def create_app(
     app.add_middleware(Envelope)
     resources = APIRouter(prefix="/api/v1")
     ours = (generation_jobs, generation_options, content, stats, notifications, session)
-    for module in (*ours, tasks, runs):
+    for module in (*ours, operations, tasks, runs):
         resources.include_router(module.router)
     app.include_router(resources)
     for root in (health, webhooks, sockets, pages):

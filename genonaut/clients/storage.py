@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat as file_modes
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,6 +84,10 @@ class Storage(Protocol):
         """Remove what is stored under the key; nothing there is fine."""
         ...
 
+    def free_bytes(self) -> int | None:
+        """Say how much room there is; None for a store without a limit."""
+        ...
+
 
 class LocalStorage:
     """Keep files in sharded folders under ``root`` (``ab/cd/<sha256>.<extension>``).
@@ -145,6 +150,14 @@ class LocalStorage:
         path = self._path(key)
         with _own_errors():
             path.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """Say how much room the disk has; the folder need not have been made yet."""
+        folder = self._root
+        while not folder.exists():
+            folder = folder.parent
+        with _own_errors():
+            return shutil.disk_usage(folder).free
 
     def sweep_temp(self, now: datetime) -> int:
         """Remove what killed writers left more than a day before ``now``; give the number."""

@@ -11,6 +11,7 @@ from genonaut.domain.lifecycle import UNFINISHED, Status
 
 SILENT_AFTER_S = 60.0
 """A worker or beat that has not been seen for this long counts as gone."""
+UNPUBLISHED_AFTER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class QueueState:
     """What waits in a queue and what is worked on; ages in seconds, None when there is nothing.
 
     ``due`` are the pending rows that a worker might take now, ``oldest_due_s`` says for how long
-    the first of them might have been. ``unpublished`` of them have no message at the broker.
+    the first of them might have been. ``unpublished`` of them have had no message at the broker
+    for half a minute: nobody publishes, or Redis is away.
     ``claimed_s`` ago a row of this queue was last begun, as far as unfinished rows tell.
     """
 
@@ -81,6 +83,81 @@ class ProcessState:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What must not be passed; seconds and MiB."""
+
+    oldest_due_s: float
+    stalled_s: float
+    free_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that is well or not; ``value`` and ``limit`` in ``unit``, where there are any."""
+
+    name: str
+    ok: bool
+    detail: str
+    value: float | None = None
+    limit: float | None = None
+    unit: str | None = None
+
+    def public(self) -> dict[str, Any]:
+        """Give it ready for JSON."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "detail": self.detail,
+            "value": _rounded(self.value),
+            "limit": self.limit,
+            "unit": self.unit,
+        }
+
+
+def judge(
+    states: list[QueueState], alive: list[ProcessState], *, free_mb: int | None, limits: Limits
+) -> list[Check]:
+    """Say of each part whether it is well.
+
+    ``alive`` are all processes that report; ``free_mb`` is None for a store without a limit.
+    """
+    checks = [_beat(alive)]
+    for state in states:
+        serving = [p for p in alive if p.is_alive and state.queue in p.info.get("queues", [])]
+        many = f"{len(serving)} alive" if serving else "none alive that serves it"
+        checks.append(Check(f"workers.{state.queue}", bool(serving), many))
+        checks.append(_waiting(state, limits))
+    unpublished = sum(state.unpublished for state in states)
+    found = f"{unpublished} rows wait for a message" if unpublished else "every due row has one"
+    checks.append(Check("messages", unpublished == 0, found, unpublished, 0, "rows"))
+    if free_mb is not None:
+        room = f"{free_mb} MiB free where pictures are kept"
+        ok = free_mb >= limits.free_mb
+        checks.append(Check("disk", ok, room, free_mb, limits.free_mb, "MiB"))
+    return checks
+
+
+def _beat(alive: list[ProcessState]) -> Check:
+    ages = [process.seen_s for process in alive if process.kind == "beat"]
+    if not ages:
+        return Check("beat", ok=False, detail="not running; no schedule fires")
+    age_s = min(ages)
+    detail = f"its loop went round {age_s:.0f} s ago"
+    return Check("beat", age_s < SILENT_AFTER_S, detail, age_s, SILENT_AFTER_S, "s")
+
+
+def _waiting(state: QueueState, limits: Limits) -> Check:
+    name = f"queue.{state.queue}"
+    if state.oldest_due_s is None:
+        return Check(name, ok=True, detail="nothing waits", limit=limits.oldest_due_s, unit="s")
+    detail = f"{state.due} wait, the first for {state.oldest_due_s:.0f} s"
+    ok = state.oldest_due_s <= limits.oldest_due_s
+    if state.is_stalled(limits.stalled_s):
+        ok, detail = False, f"{detail}, and nobody works"
+    return Check(name, ok, detail, state.oldest_due_s, limits.oldest_due_s, "s")
+
+
 def queues(session: Session, names: tuple[str, ...], *, job_queue: str) -> list[QueueState]:
     """Give the state of each queue, in this order; jobs wait in ``job_queue``."""
     rows = union_all(
@@ -95,7 +172,9 @@ def queues(session: Session, names: tuple[str, ...], *, job_queue: str) -> list[
             func.count().filter(pending).label("pending"),
             func.count().filter(due).label("due"),
             func.count().filter(rows.c.status == Status.RUNNING).label("running"),
-            func.count().filter(due, rows.c.dispatched_at.is_(None)).label("unpublished"),
+            func.count()
+            .filter(due, rows.c.dispatched_at.is_(None), rows.c.age_s > UNPUBLISHED_AFTER_S)
+            .label("unpublished"),
             func.max(rows.c.age_s).filter(due).label("oldest_due_s"),
             func.min(rows.c.started_s).label("claimed_s"),
         ).group_by(rows.c.queue)

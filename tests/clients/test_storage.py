@@ -3,6 +3,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -354,3 +355,9 @@ def test_reading_while_the_same_bytes_are_put_never_sees_a_part(store, root):
     finally:
         done.set()
         writer.join()
+
+
+def test_says_how_much_room_there_is_before_anything_was_stored(tmp_path):
+    storage = LocalStorage(tmp_path / "not" / "yet", min_free_bytes=0)
+    assert 0 < storage.free_bytes() <= shutil.disk_usage(tmp_path).total
+    assert not (tmp_path / "not").exists()

@@ -1,5 +1,7 @@
 """What waits, who works, and what does not move."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import func, text
 
@@ -43,8 +45,9 @@ def test_jobs_and_runs_are_counted_where_they_wait(
     make_run_claim(make_run(queue="maintenance"))
     seen = queues()
     assert (seen["generation"].due, seen["generation"].running) == (1, 1)
+    assert seen["generation"].unpublished == 1
     assert seen["generation"].oldest_due_s == pytest.approx(600, abs=5)
-    assert (seen["maintenance"].due, seen["maintenance"].unpublished) == (1, 1)
+    assert (seen["maintenance"].due, seen["maintenance"].unpublished) == (1, 0)
     assert seen["maintenance"].claimed_s is not None
 
 
@@ -71,6 +74,43 @@ def test_a_queue_in_which_nothing_moves_is_stalled(queues, make_job, make_claim)
     assert not queues()["default"].is_stalled(60)
     make_claim()  # somebody works: this is a backlog
     assert not queues()["generation"].is_stalled(60)
+
+
+LIMITS = health.Limits(oldest_due_s=600, stalled_s=60, free_mb=100)
+WELL = health.ProcessState("w@a", "worker", 1, 9, {"queues": ["default"]})
+BEAT = health.ProcessState("beat@a", "beat", 1, 9, {})
+
+
+def state(**values):
+    nothing = {"pending": 0, "due": 0, "running": 0, "unpublished": 0}
+    ages = {"oldest_due_s": None, "claimed_s": None}
+    return health.QueueState("default", **{**nothing, **ages, **values})
+
+
+def red(queue=None, alive=(WELL, BEAT), free_mb=1000):
+    checks = health.judge([queue or state()], list(alive), free_mb=free_mb, limits=LIMITS)
+    return [check.name for check in checks if not check.ok]
+
+
+def test_all_is_well_when_nothing_waits_and_everyone_reports():
+    assert red() == []
+
+
+@pytest.mark.parametrize(
+    ("found", "wrong"),
+    [
+        ({"alive": ()}, ["beat", "workers.default"]),
+        ({"alive": (WELL, replace(BEAT, seen_s=61))}, ["beat"]),
+        ({"alive": (replace(WELL, seen_s=61), BEAT)}, ["workers.default"]),
+        ({"queue": state(pending=1, due=1, oldest_due_s=61)}, ["queue.default"]),
+        ({"queue": state(pending=1, due=1, running=1, oldest_due_s=61)}, []),
+        ({"queue": state(pending=1, due=1, running=1, oldest_due_s=601)}, ["queue.default"]),
+        ({"queue": state(unpublished=3)}, ["messages"]),
+        ({"free_mb": 99}, ["disk"]),
+    ],
+)
+def test_what_is_wrong_is_named(found, wrong):
+    assert red(**found) == wrong
 
 
 def test_processes_say_when_they_were_seen(database):

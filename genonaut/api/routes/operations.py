@@ -1,0 +1,62 @@
+"""Show auditors what waits, who works and whether all is well."""
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from genonaut.api import answers_health as answers
+from genonaut.api.answers import READING, problems
+from genonaut.api.deps import CallerDep
+from genonaut.domain import health
+from genonaut.domain.health import Limits
+from genonaut.domain.users import Role
+from genonaut.worker.queues import GENERATION, QUEUES
+
+router = APIRouter(prefix="/admin", tags=["operations"])
+
+
+@router.get(
+    "/queues",
+    operation_id="listQueues",
+    responses={200: {"model": answers.QueueList}, **READING, **problems(403)},
+)
+def list_queues(caller: CallerDep) -> Response:
+    """Show each queue: what waits, for how long, and what is worked on."""
+    with caller.transaction(role=Role.AUDITOR) as (session, _):
+        states = health.queues(session, QUEUES, job_queue=GENERATION)
+    return JSONResponse({"items": [state.public() for state in states]})
+
+
+@router.get(
+    "/workers",
+    operation_id="listWorkers",
+    responses={200: {"model": answers.ProcessList}, **READING, **problems(403)},
+)
+def list_workers(caller: CallerDep) -> Response:
+    """Show the workers and beats that report."""
+    with caller.transaction(role=Role.AUDITOR) as (session, _):
+        found = health.processes(session)
+    return JSONResponse({"items": [process.public() for process in found]})
+
+
+@router.get(
+    "/health",
+    operation_id="readWholeHealth",
+    responses={200: {"model": answers.WholeHealth}, **READING, **problems(403)},
+)
+def read_health(caller: CallerDep) -> Response:
+    """Say of each part whether it is well; what is asked is the database, never Celery."""
+    settings = caller.services.settings
+    limits = Limits(
+        oldest_due_s=settings.health_oldest_due_s,
+        stalled_s=settings.health_stalled_s,
+        free_mb=settings.storage_min_free_mb,
+    )
+    free = caller.services.storage.free_bytes()
+    with caller.transaction(role=Role.AUDITOR) as (session, _):
+        states = health.queues(session, QUEUES, job_queue=GENERATION)
+        processes = health.processes(session)
+    checks = health.judge(
+        states, processes, free_mb=None if free is None else free // 2**20, limits=limits
+    )
+    status = "ok" if all(check.ok for check in checks) else "red"
+    return JSONResponse({"status": status, "checks": [check.public() for check in checks]})
