@@ -7,7 +7,7 @@ again from time to time.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,17 +17,17 @@ from uuid import UUID
 
 import structlog
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from genonaut.clients.bus import EventSubscriber, Heard
 from genonaut.core.events import Event
-from genonaut.db.models import GenerationJob, UserNotification
+from genonaut.db.models import GenerationJob, TaskRun, UserNotification
 from genonaut.db.session import Database
-from genonaut.domain import generation, notifications
+from genonaut.domain import generation, notifications, runs, users
 from genonaut.domain.lifecycle import UNFINISHED
-from genonaut.domain.users import LoginId, roles
+from genonaut.domain.users import LoginId, Role
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,25 @@ Key = tuple[str, int]
 
 _WAITING_MAX = 512
 _SEEN_MAX = 4096
-_NOTICES_AGAIN = timedelta(seconds=30)
+_NEWS_AGAIN = timedelta(seconds=30)
+_NEWEST_RUNS = 200
+ADMIN = "admin"
+"""The topic of everything auditors may see."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Rows that change until they end, and so are read again."""
+
+    model: type[GenerationJob] | type[TaskRun]
+    rows: Select[Any]
+    describe: Callable[[Any], Event]
+
+
+_KINDS = {
+    "job": _Kind(GenerationJob, select(GenerationJob), generation.describe),
+    "run": _Kind(TaskRun, select(TaskRun).options(defer(TaskRun.log_tail)), runs.describe),
+}
 
 
 class Mailbox:
@@ -45,16 +63,19 @@ class Mailbox:
     When a slow reader lets too much pile up, the oldest passing states are dropped (they are read
     again later); final states never are. If those alone are too many, ``overflowed`` is set and
     the socket must be closed: its client gets a snapshot when it returns. The same goes for
-    ``logged_out``, which is set when the ``login`` that opened the socket has ended.
+    ``logged_out``, which is set when the ``login`` that opened the socket has ended, and for
+    ``demoted``, when it no longer has the ``role`` the socket is for.
     """
 
-    def __init__(self, login: LoginId | None = None) -> None:
+    def __init__(self, login: LoginId | None = None, *, role: Role = Role.USER) -> None:
         self.login = login
+        self.role = role
         self.logged_out = False
+        self.demoted = False
         self.overflowed = False
         self._waiting: dict[Key, Heard] = {}
         self._seen: dict[Key, int] = {}
-        self._open_jobs: set[int] = set()
+        self._open: set[Key] = set()
         self._frame: bytes | None = None
         self._news = asyncio.Event()
 
@@ -62,9 +83,9 @@ class Mailbox:
         """Note what the socket has been sent already."""
         key = (kind, row_id)
         self._seen[key] = max(version, self._seen.get(key, 0))
-        self._track(kind, row_id, final=final)
+        self._track(key, final=final)
         if len(self._seen) > _SEEN_MAX:
-            for old in [k for k in self._seen if k[1] not in self._open_jobs][: _SEEN_MAX // 2]:
+            for old in [k for k in self._seen if k not in self._open][: _SEEN_MAX // 2]:
                 del self._seen[old]
 
     def offer(self, heard: Heard) -> None:
@@ -74,7 +95,7 @@ class Mailbox:
         if heard.version <= (waiting.version if waiting else self._seen.get(key, 0)):
             return
         self._waiting[key] = heard
-        self._track(heard.kind, heard.id, final=heard.final)
+        self._track(key, final=heard.final)
         if len(self._waiting) > _WAITING_MAX:
             passing = next((k for k, h in self._waiting.items() if not h.final), None)
             if passing is None:
@@ -88,15 +109,17 @@ class Mailbox:
         self._frame = frame
         self._news.set()
 
-    def log_out(self) -> None:
-        """Let nothing more out: the login has ended."""
-        self.logged_out = True
-        self._news.set()
+    def check(self, role: Role | None) -> None:
+        """Let nothing more out if the login has ended, or has too small a role now."""
+        self.logged_out = role is None
+        self.demoted = role is not None and not role.includes(self.role)
+        if self.logged_out or self.demoted:
+            self._news.set()
 
     async def take(self) -> Heard | bytes | None:
         """Wait for the next thing to send; None when the socket must be closed."""
         while True:
-            if self.overflowed or self.logged_out:
+            if self.overflowed or self.logged_out or self.demoted:
                 return None
             while self._waiting:
                 key = next(iter(self._waiting))
@@ -110,27 +133,32 @@ class Mailbox:
             self._news.clear()
             await self._news.wait()
 
-    def open_jobs(self) -> dict[int, int]:
-        """Give the jobs that may still change, with the newest version known of each."""
+    def open_rows(self) -> dict[Key, int]:
+        """Give the rows that may still change, with the newest version known of each."""
         return {
-            job_id: max(
-                self._seen.get(("job", job_id), 0),
-                waiting.version if (waiting := self._waiting.get(("job", job_id))) else 0,
+            key: max(
+                self._seen.get(key, 0),
+                waiting.version if (waiting := self._waiting.get(key)) else 0,
             )
-            for job_id in self._open_jobs
+            for key in self._open
         }
 
-    def _track(self, kind: str, row_id: int, *, final: bool) -> None:
-        if kind == "job":
-            (self._open_jobs.discard if final else self._open_jobs.add)(row_id)
+    def _track(self, key: Key, *, final: bool) -> None:
+        if key[0] in _KINDS:
+            (self._open.discard if final else self._open.add)(key)
 
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """What to read again: jobs with the version known of each, users to see what is new, logins."""
+    """What to read again.
 
-    jobs: dict[int, int]
-    users: frozenset[UUID]
+    ``rows`` are those of each kind with the version known of each. ``users`` want to know of new
+    jobs, and auditors of new runs (None: nobody does), beside those that all their sockets know.
+    """
+
+    rows: dict[str, dict[int, int]]
+    users: dict[UUID, frozenset[int]]
+    runs: frozenset[int] | None
     logins: frozenset[LoginId]
 
 
@@ -173,13 +201,19 @@ class Live:
 
     @asynccontextmanager
     async def watching(
-        self, topic: str, *, login: LoginId | None, previews_of: int | None = None
+        self,
+        topic: str,
+        *,
+        login: LoginId | None,
+        role: Role = Role.USER,
+        previews_of: int | None = None,
     ) -> AsyncIterator[Mailbox]:
         """Collect the events of ``topic``; the subscription is confirmed when the block begins.
 
         If Redis is away the block begins all the same, and the rows are read every few seconds.
+        A ``login`` that ends, or loses the ``role``, ends what is collected.
         """
-        mailbox = Mailbox(login)
+        mailbox = Mailbox(login, role=role)
         self._mailboxes.setdefault(topic, set()).add(mailbox)
         try:
             await self._subscriber.watch(topic, mailbox.offer)
@@ -201,13 +235,13 @@ class Live:
             if not self._mailboxes:
                 continue
             try:
-                events, ended = await self.read(partial(_look, watched=watched))
+                events, roles = await self.read(partial(_look, watched=watched))
             except SQLAlchemyError as error:
                 log.warning("reread_failed", error=type(error).__name__)
                 continue
             for mailbox in self._all():
-                if mailbox.login in ended:
-                    mailbox.log_out()
+                if mailbox.login in watched.logins:
+                    mailbox.check(roles.get(mailbox.login))
             for event in events:
                 self._deliver(event)
 
@@ -215,17 +249,22 @@ class Live:
         return [mailbox for mailboxes in self._mailboxes.values() for mailbox in mailboxes]
 
     def _watched(self) -> _Watched:
-        jobs: dict[int, int] = {}
+        rows: dict[str, dict[int, int]] = {kind: {} for kind in _KINDS}
         for mailbox in self._all():
-            for job_id, version in mailbox.open_jobs().items():
-                jobs[job_id] = min(version, jobs.get(job_id, version))
-        users = frozenset(
-            UUID(topic.removeprefix("user:"))
-            for topic in self._mailboxes
+            for (kind, row_id), version in mailbox.open_rows().items():
+                rows[kind][row_id] = min(version, rows[kind].get(row_id, version))
+        users = {
+            UUID(topic.removeprefix("user:")): _known_to_all(mailboxes)
+            for topic, mailboxes in self._mailboxes.items()
             if topic.startswith("user:")
+        }
+        auditors = self._mailboxes.get(ADMIN)
+        return _Watched(
+            rows,
+            users,
+            runs=_known_to_all(auditors) if auditors else None,
+            logins=frozenset(box.login for box in self._all() if box.login is not None),
         )
-        logins = frozenset(box.login for box in self._all() if box.login is not None)
-        return _Watched(jobs, users, logins)
 
     def _deliver(self, event: Event) -> None:
         heard = Heard(event.kind, event.id, event.version, event.final, message_text(event))
@@ -239,41 +278,66 @@ def message_text(event: Event) -> str:
     return json.dumps(event.payload(), separators=(",", ":"))
 
 
-def _look(session: Session, watched: _Watched) -> tuple[list[Event], set[LoginId]]:
-    """Read what has changed, and which logins have ended."""
-    ended = set(watched.logins) - roles(session, watched.logins).keys()
-    return _changes(session, watched), ended
+def _known_to_all(mailboxes: set[Mailbox]) -> frozenset[int]:
+    return frozenset.intersection(
+        *(frozenset(row_id for _, row_id in mailbox.open_rows()) for mailbox in mailboxes)
+    )
 
 
-def _changes(session: Session, watched: _Watched) -> list[Event]:
-    """Read which watched rows are newer than known, and what users have got since."""
-    newer = set()
-    if watched.jobs:
-        versions = session.execute(
-            select(GenerationJob.id, GenerationJob.version).where(
-                GenerationJob.id.in_(watched.jobs)
-            )
-        )
-        newer = {job_id for job_id, version in versions if version > watched.jobs[job_id]}
-    events: list[Event] = []
+def _look(session: Session, watched: _Watched) -> tuple[list[Event], dict[LoginId, Role]]:
+    """Read what has changed, and which roles the logins have that have not ended."""
+    return list(_changes(session, watched)), users.roles(session, watched.logins)
+
+
+def _changes(session: Session, watched: _Watched) -> Iterator[Event]:
+    """Read which watched rows are newer than known, and what users and auditors have got since."""
+    newer = {kind: _newer(session, kind, known) for kind, known in watched.rows.items()}
     if watched.users:
-        found = session.scalars(
-            select(GenerationJob.id).where(
-                GenerationJob.user_id.in_(watched.users), GenerationJob.status.in_(UNFINISHED)
-            )
-        )
-        newer |= {job_id for job_id in found if job_id not in watched.jobs}
+        newer["job"] |= _new_jobs(session, watched.users)
         notices = session.scalars(
             select(UserNotification).where(
                 UserNotification.user_id.in_(watched.users),
-                UserNotification.created_at > func.now() - _NOTICES_AGAIN,
+                UserNotification.created_at > func.now() - _NEWS_AGAIN,
             )
         )
-        events += [notifications.describe(notice) for notice in notices]
-    if newer:
-        jobs = session.scalars(select(GenerationJob).where(GenerationJob.id.in_(newer)))
-        events += [generation.describe(job) for job in jobs]
-    return events
+        yield from map(notifications.describe, notices)
+    if watched.runs is not None:
+        newer["run"] |= _new_runs(session) - watched.runs
+    for kind, found in newer.items():
+        if found:
+            of = _KINDS[kind]
+            yield from map(of.describe, session.scalars(of.rows.where(of.model.id.in_(found))))
+
+
+def _newer(session: Session, kind: str, known: dict[int, int]) -> set[int]:
+    if not known:
+        return set()
+    model = _KINDS[kind].model
+    versions = session.execute(select(model.id, model.version).where(model.id.in_(known)))
+    return {row_id for row_id, version in versions if version > known[row_id]}
+
+
+def _new_jobs(session: Session, known: dict[UUID, frozenset[int]]) -> set[int]:
+    """Find the unfinished jobs that a socket of their owner does not know."""
+    found = session.execute(
+        select(GenerationJob.id, GenerationJob.user_id).where(
+            GenerationJob.user_id.in_(known), GenerationJob.status.in_(UNFINISHED)
+        )
+    )
+    return {job_id for job_id, user_id in found if job_id not in known[user_id]}
+
+
+def _new_runs(session: Session) -> set[int]:
+    """Find the newest runs that are unfinished or have just ended."""
+    newest = (
+        select(TaskRun.id, TaskRun.status, TaskRun.completed_at)
+        .order_by(TaskRun.id.desc())
+        .limit(_NEWEST_RUNS)
+        .subquery()
+    )
+    has_just_ended = newest.c.completed_at > func.now() - _NEWS_AGAIN
+    found = select(newest.c.id).where(or_(newest.c.status.in_(UNFINISHED), has_just_ended))
+    return set(session.scalars(found))
 
 
 def snapshot_text(row_id: int | None, version: int, data: dict[str, Any], *, final: bool) -> str:

@@ -25,7 +25,8 @@ PUBLIC = frozenset({"logIn", "livez", "readyz", "health", "receiveComfyuiWebhook
 _DESCRIPTION = """Turn prompts into pictures with ComfyUI.
 
 Errors are problems (RFC 9457). Lists are pages: follow `Link: rel="next"` or `next_cursor`.
-Changes are sent over WebSockets at `/ws/jobs/{id}` and `/ws/me`; see the project's `docs/live.md`.
+Changes are sent over WebSockets: `/ws/jobs/{id}`, `/ws/me`, and for auditors `/ws/runs/{id}` and
+`/ws/admin`; see the project's `docs/live.md`.
 """
 
 

@@ -1,5 +1,6 @@
 """The API as it is served: uvicorn in a thread, real PostgreSQL and Valkey, and its clients."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,12 @@ import httpx
 import pytest
 import uvicorn
 from sqlalchemy import text
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from genonaut.api.config import Settings
 from genonaut.api.main import create_app
+from genonaut.clients.bus import EventPublisher
 from genonaut.core.events import Event
 from genonaut.core.log import configure_logging
 from genonaut.db.models import Base
@@ -205,3 +208,27 @@ def sockets() -> Iterator[Callable[..., ClientConnection]]:
             )
 
         yield open_socket
+
+
+@pytest.fixture
+def publishing(api, database):
+    """Publish what the test's own transactions change, as a worker does."""
+    publisher = EventPublisher(api.settings.redis_url, api.settings.redis_ns)
+    database.sinks.append(publisher.publish)
+    yield publisher
+    database.sinks.remove(publisher.publish)
+    publisher.close()
+
+
+def hear(socket: ClientConnection, timeout_s: float = 8) -> dict:
+    message = socket.recv(timeout=timeout_s)
+    assert isinstance(message, str), message
+    return json.loads(message)
+
+
+def closed_with(socket: ClientConnection) -> int:
+    try:
+        while True:
+            socket.recv(timeout=8)
+    except ConnectionClosed as ended:
+        return ended.rcvd.code

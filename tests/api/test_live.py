@@ -12,40 +12,14 @@ import pytest
 import redis
 from sqlalchemy import text
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection
 
-from genonaut.clients.bus import EventPublisher
 from genonaut.core.events import Event
 from genonaut.db.models import GenerationJob
 from genonaut.domain import attempts, generation, notifications, users
 from genonaut.domain.attempts import Claim
-from tests.api.conftest import Account
+from tests.api.conftest import Account, closed_with, hear
 
 JOBS = "/api/v1/generation-jobs"
-
-
-@pytest.fixture
-def publishing(api, database):
-    """Publish what the test's own transactions change, as a worker does."""
-    publisher = EventPublisher(api.settings.redis_url, api.settings.redis_ns)
-    database.sinks.append(publisher.publish)
-    yield publisher
-    database.sinks.remove(publisher.publish)
-    publisher.close()
-
-
-def hear(socket: ClientConnection, timeout_s: float = 8) -> dict:
-    message = socket.recv(timeout=timeout_s)
-    assert isinstance(message, str), message
-    return json.loads(message)
-
-
-def closed_with(socket: ClientConnection) -> int:
-    try:
-        while True:
-            socket.recv(timeout=8)
-    except ConnectionClosed as ended:
-        return ended.rcvd.code
 
 
 def submit(who: Account) -> int:

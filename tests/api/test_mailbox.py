@@ -5,6 +5,7 @@ import asyncio
 from genonaut.api import live
 from genonaut.api.live import Mailbox
 from genonaut.clients.bus import Heard
+from genonaut.domain.users import Role
 
 
 def heard(row_id: int, version: int, *, final: bool = False, kind: str = "job") -> Heard:
@@ -33,7 +34,7 @@ def test_what_is_known_is_not_sent_again():
     mailbox.offer(heard(1, 5))
     mailbox.offer(heard(1, 6))
     assert [item.text for item in taken(mailbox, 1)] == ["1:6"]
-    assert mailbox.open_jobs() == {1: 6}
+    assert mailbox.open_rows() == {("job", 1): 6}
 
 
 def test_passing_states_give_way_and_ends_do_not():
@@ -51,13 +52,13 @@ def test_passing_states_give_way_and_ends_do_not():
     assert taken(mailbox, 1) == [None]
 
 
-def test_memory_is_bounded_and_open_jobs_are_remembered():
+def test_memory_is_bounded_and_open_rows_are_remembered():
     mailbox = Mailbox()
     mailbox.know("job", 1, 7, final=False)
     for row_id in range(2, 10_000):
         mailbox.know("notification", row_id, 1, final=True)
     assert len(mailbox._seen) <= live._SEEN_MAX + 1
-    assert mailbox.open_jobs() == {1: 7}
+    assert mailbox.open_rows() == {("job", 1): 7}
 
 
 def test_of_preview_frames_the_newest_is_sent_after_what_happened():
@@ -66,3 +67,25 @@ def test_of_preview_frames_the_newest_is_sent_after_what_happened():
         mailbox.offer_frame(bytes([number]))
     mailbox.offer(heard(1, 1))
     assert [getattr(item, "text", item) for item in taken(mailbox, 2)] == ["1:1", b"\x02"]
+
+
+def test_rows_of_each_kind_are_told_apart_and_an_ended_one_is_let_go():
+    mailbox = Mailbox()
+    mailbox.know("job", 1, 5, final=False)
+    mailbox.offer(heard(1, 2, kind="run"))
+    assert mailbox.open_rows() == {("job", 1): 5, ("run", 1): 2}
+    mailbox.offer(heard(1, 3, kind="run", final=True))
+    assert [item.text for item in taken(mailbox, 1)] == ["1:3"]
+    assert mailbox.open_rows() == {("job", 1): 5}
+
+
+def test_nothing_is_let_out_to_a_login_that_ended_or_lost_its_role():
+    for role, logged_out, demoted in (
+        (None, True, False), (Role.USER, False, True), (Role.AUDITOR, False, False),
+        (Role.ADMIN, False, False),
+    ):  # fmt: skip
+        mailbox = Mailbox(role=Role.AUDITOR)
+        mailbox.offer(heard(1, 1, kind="run"))
+        mailbox.check(role)
+        assert (mailbox.logged_out, mailbox.demoted) == (logged_out, demoted)
+        assert (taken(mailbox, 1) == [None]) is (logged_out or demoted)

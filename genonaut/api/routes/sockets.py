@@ -1,4 +1,4 @@
-"""Serve the WebSockets: one job, or everything of one's own."""
+"""Serve the WebSockets: one job or run, everything of one's own, all runs."""
 
 import asyncio
 import re
@@ -15,12 +15,13 @@ from sqlalchemy.orm import Session
 from genonaut.api import auth
 from genonaut.api.auth import Credentials
 from genonaut.api.deps import Services
-from genonaut.api.live import Mailbox, snapshot_text
+from genonaut.api.live import ADMIN, Mailbox, snapshot_text
 from genonaut.core.errors import ForbiddenError, UnauthorizedError
-from genonaut.db.models import GenerationJob
-from genonaut.domain import generation, notifications
+from genonaut.db.models import GenerationJob, TaskRun
+from genonaut.domain import backlog, generation, notifications, runs
 from genonaut.domain.lifecycle import FINAL, UNFINISHED
-from genonaut.domain.users import Principal
+from genonaut.domain.users import Principal, Role
+from genonaut.worker.queues import GENERATION, QUEUES
 
 router = APIRouter()
 
@@ -34,7 +35,7 @@ UNKNOWN = 4404
 
 _SEND_TIMEOUT_S = 30.0
 _DIGITS = re.compile(r"[0-9]{1,18}")
-_SNAPSHOT_JOBS = 200
+_SNAPSHOT_ROWS = 200
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a failure
@@ -62,7 +63,7 @@ async def job_socket(socket: WebSocket, job_id: str) -> None:
     await socket.accept()
     try:
         credentials = _credentials(socket, services)
-        wanted = int(job_id) if _DIGITS.fullmatch(job_id) else 0
+        wanted = _row_id(job_id)
 
         def enter(session: Session) -> Principal:
             who = credentials.authenticate(session)
@@ -98,7 +99,7 @@ async def my_socket(socket: WebSocket) -> None:
 
         def snapshot(session: Session) -> _Snapshot:
             jobs = generation.list_for(
-                session, who.user_id, statuses=tuple(UNFINISHED), limit=_SNAPSHOT_JOBS
+                session, who.user_id, statuses=tuple(UNFINISHED), limit=_SNAPSHOT_ROWS
             )
             data: dict[str, Any] = {
                 "jobs": [generation.public(job) for job in jobs],
@@ -113,11 +114,75 @@ async def my_socket(socket: WebSocket) -> None:
         await _close(socket, refused.code, str(refused))
 
 
+@router.websocket("/ws/runs/{run_id}")
+async def run_socket(socket: WebSocket, run_id: str) -> None:
+    """Send a run's state and every change of it, to auditors."""
+    services: Services = socket.app.state.services
+    await socket.accept()
+    try:
+        credentials = _credentials(socket, services)
+        wanted = _row_id(run_id)
+
+        def enter(session: Session) -> Principal:
+            who = credentials.authenticate(session)
+            who.require(Role.AUDITOR)
+            if session.get(TaskRun, wanted) is None:
+                raise _Refused(UNKNOWN, "there is no such run")
+            return who
+
+        def snapshot(session: Session) -> _Snapshot:
+            run = session.get_one(TaskRun, wanted)
+            final = run.status in FINAL
+            text = snapshot_text(run.id, run.version, runs.public(run), final=final)
+            return _Snapshot(text, (("run", run.id, run.version, final),), final)
+
+        who = await _read(services, enter)
+        async with services.live.watching(
+            f"run:{wanted}", login=who.login, role=Role.AUDITOR
+        ) as mailbox:
+            await _serve(socket, services, mailbox, snapshot, until_final=True)
+    except _Refused as refused:
+        await _close(socket, refused.code, str(refused))
+
+
+@router.websocket("/ws/admin")
+async def admin_socket(socket: WebSocket) -> None:
+    """Send the unfinished runs and how full the queues are, then every run's changes."""
+    services: Services = socket.app.state.services
+    await socket.accept()
+    try:
+        credentials = _credentials(socket, services)
+
+        def enter(session: Session) -> Principal:
+            who = credentials.authenticate(session)
+            who.require(Role.AUDITOR)
+            return who
+
+        def snapshot(session: Session) -> _Snapshot:
+            found = runs.list_runs(session, statuses=tuple(UNFINISHED), limit=_SNAPSHOT_ROWS)
+            data: dict[str, Any] = {
+                "runs": [runs.public(run) for run in found],
+                "queues": backlog.per_queue(session, QUEUES, of_jobs=GENERATION),
+            }
+            known = tuple(("run", run.id, run.version, False) for run in found)
+            return _Snapshot(snapshot_text(None, 0, data, final=False), known)
+
+        who = await _read(services, enter)
+        async with services.live.watching(ADMIN, login=who.login, role=Role.AUDITOR) as mailbox:
+            await _serve(socket, services, mailbox, snapshot, until_final=False)
+    except _Refused as refused:
+        await _close(socket, refused.code, str(refused))
+
+
 @router.websocket("/ws/{rest:path}")
 async def unknown_socket(socket: WebSocket, rest: str) -> None:  # noqa: ARG001 - of the path
     """Say that there is no such socket; a refused handshake would not tell."""
     await socket.accept()
     await _close(socket, UNKNOWN, "there is nothing at this address")
+
+
+def _row_id(given: str) -> int:
+    return int(given) if _DIGITS.fullmatch(given) else 0
 
 
 def _credentials(socket: WebSocket, services: Services) -> Credentials:
@@ -132,6 +197,8 @@ async def _read(services: Services, work: Callable[[Session], T]) -> T:
         return await services.live.read(work)
     except UnauthorizedError as error:
         raise _Refused(NO_LOGIN, str(error)) from error
+    except ForbiddenError as error:
+        raise _Refused(NOT_YOURS, str(error)) from error
     except SQLAlchemyError as error:
         raise _Refused(TRY_AGAIN, "the database does not answer") from error
 
@@ -196,6 +263,8 @@ async def _send(
             item = await mailbox.take()
             if mailbox.logged_out:
                 raise _Refused(NO_LOGIN, "the login has ended")
+            if mailbox.demoted:
+                raise _Refused(NOT_YOURS, "this is no longer for your role")
             if item is None:
                 raise _Refused(TRY_AGAIN, "too slow; connect again for a snapshot")
             if isinstance(item, bytes):
@@ -203,7 +272,7 @@ async def _send(
             else:
                 await pace.keep(socket.send_text(item.text))
                 ended = until_final and item.final
-        await _close(socket, DONE, "the job has ended")
+        await _close(socket, DONE, "it has ended")
     except WebSocketDisconnect:
         return
 
