@@ -18,9 +18,10 @@ from genonaut.cli.processes import WEDGED_S, free_disk_mb
 from genonaut.cli.servers import EVICTING, eviction_policy
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database
-from genonaut.domain import heartbeats
+from genonaut.domain import health
+from genonaut.domain.health import QueueState
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
-from genonaut.worker.queues import WORKERS
+from genonaut.worker.queues import GENERATION, QUEUES, WORKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,8 @@ def _processes(settings: Settings) -> list[Finding]:
     database = Database.connect(settings.database_url, pool_size=1)
     try:
         with database.transaction() as session:
-            workers = heartbeats.ages(session, kind="worker")
-            beats = heartbeats.ages(session, kind="beat")
+            reporting = health.processes(session)
+            states = health.queues(session, QUEUES, job_queue=GENERATION)
     except SQLAlchemyError:
         return []  # PostgreSQL's own finding says it all
     finally:
@@ -147,10 +148,21 @@ def _processes(settings: Settings) -> list[Finding]:
     advice = f"genonaut up --env {settings.app_env}"
     findings = []
     for name in WORKERS:
-        ages = [age_s for worker, age_s in workers.items() if worker.partition("@")[0] == name]
+        ages = [p.seen_s for p in reporting if p.name.partition("@")[0] == name]
         findings.append(_alive(name, ages, advice))
-    findings.append(_alive("beat", list(beats.values()), advice))
-    return findings
+    findings.append(_alive("beat", [p.seen_s for p in reporting if p.kind == "beat"], advice))
+    limits = health.Limits(settings.health_oldest_due_s, settings.health_stalled_s, free_mb=0)
+    return [*findings, *_waiting(states, limits)]
+
+
+def _waiting(states: list[QueueState], limits: health.Limits) -> list[Finding]:
+    checks = health.judge(states, [], free_mb=None, limits=limits)
+    about_work = [c for c in checks if c.name.startswith("queue.") or c.name == "messages"]
+    advice = "see GET /api/v1/admin/queues, and the logs of its worker"
+    red = [Finding(c.name, ok=False, found=c.detail, advice=advice) for c in about_work if not c.ok]
+    due = sum(state.due for state in states)
+    running = sum(state.running for state in states)
+    return red or [Finding("queues", ok=True, found=f"{due} wait, {running} are worked on")]
 
 
 def _alive(part: str, ages: list[float], advice: str) -> Finding:
