@@ -51,6 +51,11 @@ def test_jobs_and_runs_are_counted_where_they_wait(
     assert seen["maintenance"].claimed_s is not None
 
 
+def test_a_queue_that_nobody_serves_any_more_is_shown_while_something_waits(queues, make_run):
+    make_run(queue="elsewhere")
+    assert queues()["elsewhere"].due == 1
+
+
 def test_what_nobody_may_take_yet_is_pending_but_not_due(queues, database, make_job, make_run):
     make_job(available_at=func.now() + text("interval '1 hour'"))
     make_run(overlap=Overlap.WAIT)

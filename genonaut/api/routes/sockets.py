@@ -18,7 +18,7 @@ from genonaut.api.deps import Services
 from genonaut.api.live import ADMIN, Mailbox, snapshot_text
 from genonaut.core.errors import ForbiddenError, UnauthorizedError
 from genonaut.db.models import GenerationJob, TaskRun
-from genonaut.domain import backlog, generation, notifications, runs
+from genonaut.domain import generation, health, notifications, runs
 from genonaut.domain.lifecycle import FINAL, UNFINISHED
 from genonaut.domain.users import Principal, Role
 from genonaut.worker.queues import GENERATION, QUEUES
@@ -162,7 +162,10 @@ async def admin_socket(socket: WebSocket) -> None:
             found = runs.list_runs(session, statuses=tuple(UNFINISHED), limit=_SNAPSHOT_ROWS)
             data: dict[str, Any] = {
                 "runs": [runs.public(run) for run in found],
-                "queues": backlog.per_queue(session, QUEUES, of_jobs=GENERATION),
+                "queues": {
+                    state.queue: state.public()
+                    for state in health.queues(session, QUEUES, job_queue=GENERATION)
+                },
             }
             known = tuple(("run", run.id, run.version, False) for run in found)
             return _Snapshot(snapshot_text(None, 0, data, final=False), known)
