@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import redis
 import structlog
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy.exc import SQLAlchemyError
@@ -72,6 +72,7 @@ class Broker:
             max_connections=2,
         )
         self._connection: Any = None
+        self._sender: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -98,31 +99,38 @@ class Broker:
             raise BrokerUnavailableError("Redis lost the epoch while it was being read")
         return value.decode()
 
-    def send(self, message: Message) -> None:
-        """Publish one row's message."""
+    def send(self, messages: Sequence[Message]) -> None:
+        """Publish the messages of some rows, in one go; when it raises, some may have gone out."""
         try:
-            if self._connection is None:
-                self._connection = celery.connection_for_write(
-                    transport_options={
-                        "socket_timeout": self._timeout_s,
-                        "socket_connect_timeout": self._timeout_s,
-                        "retry_on_timeout": False,
-                    }
-                )
-            celery.send_task(
-                message.task,
-                args=[message.row_id],
-                task_id=message.task_id,
-                queue=message.queue,
-                connection=self._connection,
-                retry=False,
-                ignore_result=True,
-                argsrepr=f"({message.row_id},)",
-                kwargsrepr="{}",
-            )
-        except (OperationalError, redis.RedisError, OSError) as error:
+            with self._producer().batch(max_size=_BATCH):
+                for message in messages:
+                    celery.send_task(
+                        message.task,
+                        args=[message.row_id],
+                        task_id=message.task_id,
+                        queue=message.queue,
+                        producer=self._sender,
+                        declare=(),  # the queue is a list that Redis makes by itself
+                        retry=False,
+                        ignore_result=True,
+                        argsrepr=f"({message.row_id},)",
+                        kwargsrepr="{}",
+                    )
+        except (OperationalError, BatchPublishError, redis.RedisError, OSError) as error:
             self._drop()
-            raise BrokerUnavailableError(str(error)) from error
+            raise BrokerUnavailableError(str(error.__cause__ or error)) from error
+
+    def _producer(self) -> Any:
+        if self._sender is None:
+            self._connection = celery.connection_for_write(
+                transport_options={
+                    "socket_timeout": self._timeout_s,
+                    "socket_connect_timeout": self._timeout_s,
+                    "retry_on_timeout": False,
+                }
+            )
+            self._sender = celery.amqp.Producer(self._connection, auto_declare=False)
+        return self._sender
 
     def held_task_ids(self, queue_name: str, *, delivered_within_s: float) -> set[str]:
         """Collect the ids of the tasks that wait in a queue or were just given to a worker.
@@ -161,7 +169,7 @@ class Broker:
         if self._connection is not None:
             with suppress(Exception):
                 self._connection.collect(socket_timeout=0.1)
-            self._connection = None
+            self._connection = self._sender = None
 
 
 def _task_id(raw: bytes) -> str | None:
@@ -178,22 +186,22 @@ def _task_id(raw: bytes) -> str | None:
 def publish(database: Database, broker: Broker, messages: Sequence[Message]) -> int:
     """Send messages and record those the broker took; give their number.
 
-    Raises: BrokerUnavailableError: Redis went away; what it took before is recorded.
+    Sent twice does no harm: a row is claimed once.
+
+    Raises: BrokerUnavailableError: Redis went away; the batches it took before are recorded.
     """
-    sent: list[Message] = []
-    epoch = broker.epoch()
-    try:
-        for message in messages:
-            broker.send(message)
-            sent.append(message)
-    finally:
-        if sent:
-            with database.transaction() as session:
-                for kind, outbox in OUTBOXES.items():
-                    ours = [message for message in sent if message.kind == kind]
-                    if ours:
-                        outbox.mark_published(session, ours, epoch)
-    return len(sent)
+    count = 0
+    for start in range(0, len(messages), _BATCH):
+        batch = messages[start : start + _BATCH]
+        epoch = broker.epoch()
+        broker.send(batch)
+        with database.transaction() as session:
+            for kind, outbox in OUTBOXES.items():
+                ours = [message for message in batch if message.kind == kind]
+                if ours:
+                    outbox.mark_published(session, ours, epoch)
+        count += len(batch)
+    return count
 
 
 class Dispatcher:

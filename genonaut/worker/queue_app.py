@@ -34,11 +34,22 @@ class _Channel(RedisChannel):
     AttributeError, which ends the worker; any connection error it would have logged.
     """
 
+    _one_client: Any = None
+
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection.client is None:
             raise redis.ConnectionError("the message's connection was closed")
         parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
         return parameters
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """Make one client per pool: kombu makes one per command, half the cost of sending."""
+        if asynchronous:
+            return super()._create_client(asynchronous)  # type: ignore[no-untyped-call]
+        pool = self.pool
+        if self._one_client is None or self._one_client.connection_pool is not pool:
+            self._one_client = self.Client(connection_pool=pool)
+        return self._one_client
 
 
 class _Transport(RedisTransport):

@@ -383,7 +383,9 @@ class Rig(Rows):
         """Publish a message for a row that does not exist."""
         self.dispatcher()
         with Broker(self.settings()) as broker:
-            broker.send(Message("job", job_id, RUN_COMFY_JOB, GENERATION, str(uuid4()), version=1))
+            broker.send(
+                [Message("job", job_id, RUN_COMFY_JOB, GENERATION, str(uuid4()), version=1)]
+            )
 
     def unpublished(self) -> int:
         """Count the pending rows that were not published since Redis last lost its memory."""

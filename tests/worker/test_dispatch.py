@@ -10,8 +10,10 @@ from kombu import Consumer
 from sqlalchemy import select, update
 
 from genonaut.db.models import GenerationJob
+from genonaut.domain.delivery import Message
 from genonaut.domain.generation import describe
 from genonaut.local import processes
+from genonaut.worker import dispatch
 from genonaut.worker.dispatch import OUTBOXES, Broker, BrokerUnavailableError, Dispatcher, publish
 from genonaut.worker.queue_app import GENERATION
 
@@ -114,12 +116,12 @@ def test_a_frozen_or_absent_redis_is_given_up_on_soon(
     make_job()
     (message,) = unpublished()
     with Broker(settings, timeout_s=0.5) as broker:
-        broker.send(message)
+        broker.send([message])
         valkey.pause()
         try:
             for call in (
                 broker.epoch,
-                lambda: broker.send(message),
+                lambda: broker.send([message]),
                 lambda: broker.held_task_ids(GENERATION, delivered_within_s=60),
             ):
                 started = time.monotonic()
@@ -204,19 +206,21 @@ def test_more_than_it_can_hold_is_left_to_the_reconciler(committed_database, set
 
 
 def test_what_a_broker_took_before_it_went_away_is_recorded(
-    database, broker, make_job, unpublished, reload
+    database, broker, make_job, unpublished, reload, monkeypatch
 ):
+    monkeypatch.setattr(dispatch, "_BATCH", 1)
+
     class TakesOne:
-        """A broker that goes away after the first message."""
+        """A broker that goes away after the first batch."""
 
         sent = 0
         epoch = staticmethod(broker.epoch)
 
-        def send(self, message) -> None:
+        def send(self, messages) -> None:
             self.sent += 1
             if self.sent > 1:
                 raise BrokerUnavailableError("gone")
-            broker.send(message)
+            broker.send(messages)
 
     first, second = make_job(), make_job()
     with pytest.raises(BrokerUnavailableError):
@@ -232,3 +236,16 @@ def test_publishing_changes_no_version(database, broker, make_job, unpublished, 
     with database.transaction() as session:
         session.execute(update(GenerationJob).values(dispatch_epoch="other"))
     assert [m.version for m in unpublished(broker.epoch())] == [job.version]
+
+
+def test_many_are_sent_at_once_in_order_to_the_queue_of_each(broker, redis_client, settings):
+    messages = [
+        Message("run", n, "toys.count", ("default", "maintenance")[n % 2], f"id{n}", 1)
+        for n in range(500)
+    ]
+    broker.send(messages)
+    for offset, queue in enumerate(("default", "maintenance")):
+        raw = redis_client.lrange(f"{settings.redis_ns}:{queue}", 0, -1)
+        ids = [json.loads(item)["headers"]["id"] for item in reversed(raw)]
+        assert ids == [f"id{n}" for n in range(offset, 500, 2)]
+    broker.send([])
