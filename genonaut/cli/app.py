@@ -17,6 +17,8 @@ COMMANDS = {
     "demo": "genonaut.cli.demo:demo",
     "doctor": "genonaut.cli.doctor:doctor",
     "jobs": "genonaut.cli.jobs:app",
+    "tasks": "genonaut.cli.tasks:app",
+    "runs": "genonaut.cli.runs:app",
     "users": "genonaut.cli.accounts:users_app",
     "tokens": "genonaut.cli.accounts:tokens_app",
     "redis": "genonaut.cli.redis_tools:app",

@@ -13,8 +13,8 @@ from genonaut.cli.environment import settings_for
 from genonaut.cli.output import (
     EnvOption,
     JsonOption,
+    UrlOption,
     console,
-    errors,
     fail,
     local_time,
     print_fields,
@@ -24,11 +24,6 @@ from genonaut.cli.output import (
 from genonaut.cli.remote import Api
 
 app = typer.Typer(help="Generation jobs.", no_args_is_help=True, add_completion=False)
-
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="The API's address.", show_default="the environment's"),
-]
 
 
 @app.command("submit")
@@ -76,7 +71,7 @@ def submit(
             "POST", "/generation-jobs", json=body, headers={"Idempotency-Key": str(uuid4())}
         )
         if wait:
-            job = _wait(api, job, with_bar=not as_json, env=settings.app_env)
+            job = progress.wait(api, job, env=settings.app_env, with_bar=not as_json)
     if as_json:
         print_json(job)
     elif wait and job["status"] == "completed":
@@ -86,19 +81,7 @@ def submit(
     elif not wait:
         console.print(f"job {job['id']} is {job['status']}")
     if wait and job["status"] != "completed":
-        fail(_why(job))
-
-
-def _wait(api: Api, job: dict[str, Any], *, with_bar: bool, env: str) -> dict[str, Any]:
-    try:
-        if with_bar:
-            [job] = progress.watch(api, [job])
-        else:
-            *_, job = api.watch(job["id"])
-    except KeyboardInterrupt:
-        errors.print(f"job {job['id']} goes on; see: genonaut jobs show {job['id']} --env {env}")
-        raise
-    return job
+        fail(progress.ending(job))
 
 
 def _lora(text: str) -> dict[str, Any]:
@@ -117,13 +100,6 @@ def _graph(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         fail(f"{path} is not JSON: {error}", status=2)
-
-
-def _why(job: dict[str, Any]) -> str:
-    error = job.get("error") or {}
-    return f"job {job['id']} {job['status']}" + (
-        f": {error['message']} ({error['code']})" if error else ""
-    )
 
 
 @app.command("list")

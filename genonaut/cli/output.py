@@ -18,6 +18,10 @@ EnvOption = Annotated[
     str | None,
     typer.Option("--env", help="Environment: demo, test, dev or your own.", show_default="APP_ENV"),
 ]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="The API's address.", show_default="the environment's"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

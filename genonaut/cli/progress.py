@@ -1,4 +1,4 @@
-"""Show jobs drawing, a bar each."""
+"""Show jobs and runs at work, a bar each."""
 
 import threading
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from genonaut.cli.output import console
-from genonaut.cli.remote import FINAL, Api
+from genonaut.cli.output import console, errors
+from genonaut.cli.remote import FINAL, JOB, Api, Kind
 
 _WIDTH = 34
 _PHASES = {
@@ -23,21 +23,41 @@ _PHASES = {
     "drawing": "drawing",
     "collecting": "collecting",
 }
-_COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
+_COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow", "skipped": "yellow"}
 
 
-def describe(job: dict[str, Any]) -> str:
-    """Say in a few words where a job stands."""
-    if job["status"] in _COLOURS:
-        colour = _COLOURS[job["status"]]
-        return f"[{colour}]{job['status']}[/{colour}]"
-    progress = job.get("progress") or {}
-    phase = _PHASES.get(progress.get("phase", ""), str(job["status"]))
+def describe(row: dict[str, Any]) -> str:
+    """Say in a few words where a job or run stands."""
+    if row["status"] in _COLOURS:
+        colour = _COLOURS[row["status"]]
+        return f"[{colour}]{row['status']}[/{colour}]"
+    progress = row.get("progress") or {}
+    phase = _PHASES.get(progress.get("phase", ""), str(row["status"]))
+    if row.get("held_back"):
+        phase = "waiting for another run"
     if progress.get("phase") == "queued_at_backend" and progress.get("position"):
         phase += f" ({progress['position']} in line)"
     if progress.get("steps"):
         phase += f" {progress['step']}/{progress['steps']}"
+    if "done" in progress:
+        phase += f" {counted(progress)}"
+    if row["status"] == "running" and progress.get("message"):
+        phase += escape(f": {progress['message']}")
     return phase
+
+
+def counted(progress: dict[str, Any]) -> str:
+    """Say how many of how many a run has done; empty if it does not say."""
+    total = f"/{progress['total']}" if "total" in progress else ""
+    return f"{progress['done']}{total}" if "done" in progress else ""
+
+
+def ending(row: dict[str, Any], kind: Kind = JOB) -> str:
+    """Say in a line how a job or run ended, and why."""
+    error = row.get("error") or {}
+    return f"{kind.name} {row['id']} {row['status']}" + (
+        f": {error['message']} ({error['code']})" if error else ""
+    )
 
 
 @contextmanager
@@ -53,44 +73,71 @@ def _bars() -> Iterator[Progress]:
         yield progress
 
 
-def watch(api: Api, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Show a progress bar for each job until all have ended; give their last rows.
+def wait(
+    api: Api, row: dict[str, Any], *, env: str, with_bar: bool, kind: Kind = JOB
+) -> dict[str, Any]:
+    """Follow a job or run to its end and give its last row; Ctrl-C says that it goes on."""
+    try:
+        if with_bar:
+            [row] = watch(api, [row], kind)
+        else:
+            *_, row = api.watch(row["id"], kind)
+    except KeyboardInterrupt:
+        name = f"{kind.name} {row['id']}"
+        errors.print(f"{name} goes on; see: genonaut {kind.name}s show {row['id']} --env {env}")
+        raise
+    return row
 
-    Each job is followed by a thread that ends with the process, so Ctrl-C need not wait for it.
+
+def watch(api: Api, rows: list[dict[str, Any]], kind: Kind = JOB) -> list[dict[str, Any]]:
+    """Show a progress bar for each job or run until all have ended; give their last rows.
+
+    Each is followed by a thread that ends with the process, so Ctrl-C need not wait for it. A run
+    that does not say how much there is to do has a bar that only shows that it is alive.
     """
-    rows = list(jobs)
+    rows = list(rows)
     news: SimpleQueue[tuple[int, dict[str, Any] | Exception]] = SimpleQueue()
     with _bars() as progress:
-        tasks = [progress.add_task(_label(job), total=100, state=describe(job)) for job in jobs]
-        for place, job in enumerate(jobs):
+        # None stays None in an update, a number becomes the total.
+        first = None if kind.may_have_no_end else 100
+        tasks = [progress.add_task(_label(row), total=first, state=describe(row)) for row in rows]
+        for place, row in enumerate(rows):
             threading.Thread(
-                target=_follow, args=(api, job["id"], place, news), daemon=True
+                target=_follow, args=(api, kind, row["id"], place, news), daemon=True
             ).start()
-        unfinished = set(range(len(jobs)))
+        unfinished = set(range(len(rows)))
         while unfinished:
-            place, row = news.get()
-            if isinstance(row, Exception):
-                raise row
-            rows[place] = row
-            percent = (row.get("progress") or {}).get("percent", 0)
-            progress.update(tasks[place], completed=percent, state=describe(row))
-            if row["status"] in FINAL:
+            place, found = news.get()
+            if isinstance(found, Exception):
+                raise found
+            rows[place] = found
+            percent = (found.get("progress") or {}).get("percent")
+            has_ended = found["status"] in FINAL
+            total = first if percent is None and not has_ended else 100
+            progress.update(
+                tasks[place], completed=percent or 0, total=total, state=describe(found)
+            )
+            if has_ended:
                 progress.stop_task(tasks[place])
                 unfinished.remove(place)
     return rows
 
 
 def _follow(
-    api: Api, job_id: int, place: int, news: SimpleQueue[tuple[int, dict[str, Any] | Exception]]
+    api: Api,
+    kind: Kind,
+    row_id: int,
+    place: int,
+    news: SimpleQueue[tuple[int, dict[str, Any] | Exception]],
 ) -> None:
     try:
-        for row in api.watch(job_id):
+        for row in api.watch(row_id, kind):
             news.put((place, row))
     except Exception as error:  # noqa: BLE001 - raised again by the thread that shows the bars
         news.put((place, error))
 
 
-def _label(job: dict[str, Any]) -> str:
-    prompt = " ".join(job["prompt"].split())
-    shown = prompt if len(prompt) <= _WIDTH else prompt[: _WIDTH - 1] + "…"
+def _label(row: dict[str, Any]) -> str:
+    words = " ".join(str(row.get("prompt") or row.get("task")).split())
+    shown = words if len(words) <= _WIDTH else words[: _WIDTH - 1] + "…"
     return escape(shown.ljust(_WIDTH))

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -10,13 +11,30 @@ import httpx
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from genonaut import __version__
 from genonaut.api.config import BUILT_IN, Settings
 from genonaut.core.errors import GenonautError
 from genonaut.core.log import configure_logging
 
 FINAL = frozenset({"completed", "failed", "cancelled", "skipped"})
+AGENT = f"genonaut-cli/{__version__}"
+"""How the API knows what was asked for from a terminal."""
 _POLL_S = 1.0
 _PATIENCE_S = 60.0  # an API that is restarted is back by then
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What can be watched: where it is read, and where its changes are heard."""
+
+    name: str
+    path: str
+    socket: str
+    may_have_no_end: bool = False
+
+
+JOB = Kind("job", "/generation-jobs", "/ws/jobs")
+RUN = Kind("run", "/admin/runs", "/ws/runs", may_have_no_end=True)
 
 
 class ApiError(GenonautError):
@@ -58,7 +76,7 @@ class Api:
     def __init__(self, base_url: str, token: str, *, start_with: str) -> None:
         self._base_url = base_url
         self._start_with = start_with
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers = {"Authorization": f"Bearer {token}", "User-Agent": AGENT}
         self._http = httpx.Client(
             base_url=f"{base_url}/api/v1", headers=self._headers, timeout=30, trust_env=False
         )
@@ -98,8 +116,8 @@ class Api:
                 return
             params["cursor"] = cursor
 
-    def watch(self, job_id: int) -> Iterator[dict[str, Any]]:
-        """Give a job's rows as they change, to its end.
+    def watch(self, row_id: int, kind: Kind = JOB) -> Iterator[dict[str, Any]]:
+        """Give a job's or run's rows as they change, to its end.
 
         The socket tells at once; while there is none the row is read every second. An API that
         is away for a moment, as in a restart, is waited for.
@@ -107,14 +125,14 @@ class Api:
         answered = time.monotonic()
         while True:
             try:
-                for row in self._listen(job_id):
+                for row in self._listen(row_id, kind):
                     yield row
                     if row["status"] in FINAL:
                         return
             except (WebSocketException, OSError):
                 pass
             try:
-                row = self.call("GET", f"/generation-jobs/{job_id}")
+                row = self.call("GET", f"{kind.path}/{row_id}")
             except ApiAwayError:
                 if time.monotonic() - answered > _PATIENCE_S:
                     raise
@@ -125,14 +143,21 @@ class Api:
                     return
             time.sleep(_POLL_S)
 
-    def _listen(self, job_id: int) -> Iterator[dict[str, Any]]:
+    def _listen(self, row_id: int, kind: Kind) -> Iterator[dict[str, Any]]:
         parts = urlsplit(self._base_url)
         scheme = "wss" if parts.scheme == "https" else "ws"
-        url = f"{scheme}://{parts.netloc}{parts.path}/ws/jobs/{job_id}"
-        with connect(url, additional_headers=self._headers, proxy=None, open_timeout=5) as socket:
+        url = f"{scheme}://{parts.netloc}{parts.path}{kind.socket}/{row_id}"
+        headers = {"Authorization": self._headers["Authorization"]}
+        with connect(
+            url,
+            additional_headers=headers,
+            user_agent_header=AGENT,
+            proxy=None,
+            open_timeout=5,
+        ) as socket:
             for text in socket:
                 message = json.loads(text)
-                if message.get("type") in {"snapshot", "job"} and "status" in message["data"]:
+                if message.get("type") in {"snapshot", kind.name} and "status" in message["data"]:
                     yield message["data"]
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -160,4 +185,5 @@ def _problem(answer: httpx.Response) -> str:
 def _field(error: dict[str, str]) -> str:
     [where] = {*error.values()} - {error["detail"]} or {""}
     name = where.removeprefix("#/").replace("/", ".")
-    return f"{name}: {error['detail']}" if name else error["detail"]
+    is_named = not name or error["detail"].startswith(f"{name}: ")
+    return error["detail"] if is_named else f"{name}: {error['detail']}"

@@ -1,6 +1,8 @@
 """Run the commands as users do: ``python -m genonaut`` in processes of their own."""
 
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -124,7 +126,7 @@ class Commands:
         assert self.left_running() == []
 
 
-def _make(
+def make_commands(
     folder: Path, postgres: RunningPostgres, valkey: RunningValkey, databases: str
 ) -> Commands:
     numbers = {"demo": 2, "test": 3, "dev": 4}
@@ -142,12 +144,41 @@ def _make(
     return Commands(folder, variables)
 
 
+def in_terminal(running: Commands, *words: str) -> tuple[int, str]:
+    """Run a command in a terminal; give its status and what it wrote."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genonaut", *words],
+        env={**running.variables, "TERM": "xterm-256color"},
+        cwd="/",
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    written = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not select.select([ours], [], [], 1)[0]:
+            continue
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        written += chunk
+    os.close(ours)
+    return process.wait(10), written.decode()
+
+
 @pytest.fixture
 def commands(
     tmp_path: Path, postgres: RunningPostgres, valkey: RunningValkey
 ) -> Iterator[Commands]:
     """Commands with nothing running."""
-    made = _make(tmp_path / "var", postgres, valkey, f"cli_{free_port()}")
+    made = make_commands(tmp_path / "var", postgres, valkey, f"cli_{free_port()}")
     yield made
     made.close()
 
@@ -159,7 +190,9 @@ def running(
     valkey_server: RunningValkey,
 ) -> Iterator[Commands]:
     """Commands while ``genonaut up`` runs the dev environment, Flower included."""
-    made = _make(tmp_path_factory.mktemp("cli") / "var", postgres, valkey_server, "cli_shared")
+    made = make_commands(
+        tmp_path_factory.mktemp("cli") / "var", postgres, valkey_server, "cli_shared"
+    )
     started = made.start("up")
     made.until_ready(started)
     yield made

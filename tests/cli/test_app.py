@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from genonaut.api import triggering
 from genonaut.cli import remote
 from genonaut.domain import lifecycle
 from tests.cli.conftest import Commands
@@ -12,6 +13,8 @@ from tests.cli.conftest import Commands
 SUBCOMMANDS = {
     "up": (), "demo": (), "doctor": (), "version": (),
     "jobs": ("submit", "list", "show", "cancel", "retry"),
+    "tasks": ("list", "show", "run"),
+    "runs": ("list", "show", "cancel", "retry"),
     "users": ("create", "list"),
     "tokens": ("create", "list", "revoke"),
     "redis": ("keys", "info", "flush"),
@@ -41,7 +44,7 @@ def test_help_names_every_command_and_nothing_of_the_library(alone: Commands) ->
     assert "completion" not in told
 
 
-@pytest.mark.parametrize("command", ["jobs", "db"])
+@pytest.mark.parametrize("command", ["jobs", "tasks", "runs", "db"])
 def test_a_group_names_its_commands(alone: Commands, command: str) -> None:
     told = alone(command, "--help").stdout
     for word in SUBCOMMANDS[command]:
@@ -55,7 +58,19 @@ def test_help_shows_where_a_default_comes_from(alone: Commands) -> None:
         assert f"[default: ({default})]" in told
 
 
-@pytest.mark.parametrize("words", [("nonsense",), ("jobs", "show", "one"), ("jobs", "submit")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("jobs", "show", "one"),
+        ("jobs", "submit"),
+        ("tasks", "run"),
+        ("tasks", "run", "a.b", "word"),
+        ("tasks", "run", "a.b", "=1"),
+        ("tasks", "run", "a.b", "x=1", "x=2"),
+        ("runs", "show", "one"),
+    ],
+)
 def test_wrong_words_end_with_2(alone: Commands, words: tuple[str, ...]) -> None:
     assert "Usage: " in alone(*words, status=2).stderr
 
@@ -111,3 +126,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(alone: Commands, tmp_path: Pat
 
 def test_the_command_line_knows_the_final_states() -> None:
     assert set(remote.FINAL) == set(lifecycle.FINAL)
+
+
+def test_the_api_knows_the_command_line_by_its_name() -> None:
+    assert remote.AGENT.startswith(f"{triggering.CLI_AGENT}/")

@@ -2,9 +2,7 @@
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import httpx
 import pytest
 
 from genonaut.local import processes
-from tests.cli.conftest import Commands
+from tests.cli.conftest import Commands, in_terminal
 
 GRAPH = {
     "1": {
@@ -48,35 +46,6 @@ SMALL = ("--width", "64", "--height", "64", "--steps", "2")
 def submitted(running: Commands, *words: str) -> dict[str, object]:
     job: dict[str, object] = json.loads(running("jobs", "submit", *words, "--json").stdout)
     return job
-
-
-def in_terminal(running: Commands, *words: str) -> tuple[int, str]:
-    """Run a command in a terminal; give its status and what it wrote."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "genonaut", *words],
-        env={**running.variables, "TERM": "xterm-256color"},
-        cwd="/",
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    written = b""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if not select.select([ours], [], [], 1)[0]:
-            continue
-        try:
-            chunk = os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not chunk:
-            break
-        written += chunk
-    os.close(ours)
-    return process.wait(10), written.decode()
 
 
 def test_a_job_is_submitted_watched_listed_and_shown(running: Commands) -> None:
