@@ -5,14 +5,16 @@ Validation, the Celery task, the API's catalogue, the command line and the docs 
 listed and tested without it.
 """
 
+import hashlib
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import PydanticUndefined
 from sqlalchemy.orm import Session
 
@@ -39,6 +41,7 @@ MAX_PARAMS_BYTES = 64 * 1024
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _NAME_MAX = 100
+_KEY_MAX = 255
 _NOT_RESULTS = {"status", "error", "errors"}
 
 
@@ -52,13 +55,6 @@ class TaskParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     retired: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_retired(cls, given: Any) -> Any:
-        if isinstance(given, dict) and cls.retired:
-            return {name: value for name, value in given.items() if name not in cls.retired}
-        return given
 
 
 class TaskResult(BaseModel):
@@ -215,8 +211,11 @@ class TaskDefinition(Generic[Params, Result]):
 
         Raises: InvalidInputError: naming the first field that is wrong as ``params.name``.
         """
+        if isinstance(params, dict):
+            params = {k: v for k, v in params.items() if k not in self.params.retired}
         try:
-            checked = self.params.model_validate(params)
+            # As JSON: strict about types, and yet a list is good for a tuple.
+            checked = self.params.model_validate_json(json.dumps(params), strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             field = ".".join(("params", *map(str, first["loc"])))
@@ -244,15 +243,18 @@ class TaskDefinition(Generic[Params, Result]):
         Raises: InvalidInputError: a dry run of a task that has none.
         """
         if dry_run and not self.has_dry_run:
-            raise InvalidInputError(f"{self.name} has no dry run", field="dry_run")
+            raise InvalidInputError(f"dry_run: {self.name} has no dry run", field="dry_run")
         key = self.overlap_key(params) if self.overlap_key else ""
+        key = f"dry:{key}" if dry_run else key
+        if len(key) > _KEY_MAX:
+            key = hashlib.sha256(key.encode()).hexdigest()
         return NewRun(
             task=self.name,
             queue=self.queue,
             trigger=trigger,
             params=params.model_dump(mode="json"),
             overlap=overlap or self.overlap,
-            overlap_key=f"dry:{key}" if dry_run else key,
+            overlap_key=key,
             dry_run=dry_run,
             max_attempts=self.max_attempts,
             **values,

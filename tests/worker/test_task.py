@@ -161,6 +161,8 @@ def test_a_function_without_docstring_or_with_other_arguments_is_refused(declare
     ("given", "field"),
     [
         ({"upto": "many"}, "params.upto"),
+        ({"upto": "7"}, "params.upto"),
+        ({"upto": True}, "params.upto"),
         ({"upto": 0}, "params.upto"),
         ({"other": 1}, "params.other"),
         ({"words": ["a", 1]}, "params.words.1"),
@@ -202,3 +204,14 @@ def test_a_dry_run_of_a_task_that_has_none_is_refused(declare):
     made = declare(add)
     with pytest.raises(InvalidInputError, match="no dry run"):
         made.request(made.validate({}), trigger=Trigger.CLI, dry_run=True)
+
+
+def test_a_long_key_is_kept_by_its_hash(declare):
+    made = declare(add, overlap_key=lambda p: "".join(p.words))
+    long, other = ("x" * 300, "y"), ("x" * 300, "z")
+    keys = [
+        made.request(made.validate({"words": list(words)}), trigger=Trigger.API).overlap_key
+        for words in (long, long, other)
+    ]
+    assert keys[0] == keys[1] != keys[2]
+    assert all(len(key) == 64 for key in keys)
