@@ -7,6 +7,7 @@ from genonaut.db.models.jobs import GenerationJob, JobAttempt
 from genonaut.db.models.notifications import UserNotification
 from genonaut.db.models.platform import AuditEntry, Heartbeat, IdempotencyKey, WebhookReceipt
 from genonaut.db.models.runs import RunFailure, TaskRun
+from genonaut.db.models.schedules import Schedule, SchedulePause
 from genonaut.db.models.stats import ContentStat
 from genonaut.db.models.users import ApiToken, LoginSession, User
 
@@ -24,6 +25,8 @@ __all__ = [
     "JobAttempt",
     "LoginSession",
     "RunFailure",
+    "Schedule",
+    "SchedulePause",
     "TaskRun",
     "User",
     "UserNotification",
