@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased, defer
@@ -61,7 +61,7 @@ class NewRun:
 
     ``overlap_key`` tells which runs of the task must not overlap; it counts unless ``overlap`` is
     ``allow``. ``schedule`` and ``due_at`` come together; ``covers`` are the due times passed over
-    before ``due_at``, oldest first.
+    before ``due_at``, oldest first. ``available_at`` is when the run may begin; None: at once.
     """
 
     task: str
@@ -77,6 +77,7 @@ class NewRun:
     schedule: str | None = None
     due_at: datetime | None = None
     covers: tuple[datetime, ...] = ()
+    available_at: datetime | None = None
     parent_id: int | None = None
     retry_of: int | None = None
     checkpoint: dict[str, Any] | None = None
@@ -194,21 +195,26 @@ def _values(request: NewRun) -> dict[str, Any]:
         "max_attempts": request.max_attempts,
         "celery_task_id": str(uuid4()),
         "progress": {"phase": "queued"},
+        **({"available_at": request.available_at} if request.available_at else {}),
     }
 
 
 def _insert(session: Session, values: dict[str, Any]) -> TaskRun | None:
-    """Store a run; None when a unique index forbids it."""
-    run = session.scalars(
+    """Store a run and tell of it; None when a unique index forbids it."""
+    run = _store(session, values)
+    if run is not None:
+        add_event(session, describe(run))
+    return run
+
+
+def _store(session: Session, values: dict[str, Any]) -> TaskRun | None:
+    return session.scalars(
         insert(TaskRun)
         .values(**values)
         .on_conflict_do_nothing()
         .returning(TaskRun)
         .execution_options(populate_existing=True)
     ).one_or_none()
-    if run is not None:
-        add_event(session, describe(run))
-    return run
 
 
 def _same_key(request: NewRun) -> tuple[ColumnElement[bool], ...]:
@@ -219,14 +225,16 @@ def _same_key(request: NewRun) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def _of_due_time(request: NewRun) -> Select[TaskRun]:
+    return select(TaskRun).where(
+        TaskRun.schedule == request.schedule, TaskRun.due_at == request.due_at
+    )
+
+
 def _stands_for(session: Session, request: NewRun) -> TaskRun | None:
     """Find the run of this due time, or the unfinished one that was asked for the same."""
     if request.schedule is not None:
-        return session.scalars(
-            select(TaskRun).where(
-                TaskRun.schedule == request.schedule, TaskRun.due_at == request.due_at
-            )
-        ).one_or_none()
+        return session.scalars(_of_due_time(request)).one_or_none()
     found = session.scalars(
         select(TaskRun)
         .where(*_same_key(request))
@@ -256,10 +264,10 @@ def _settle(session: Session, request: NewRun, other: TaskRun) -> Taken:
 
 
 def skip(session: Session, request: NewRun, *, reason: str) -> TaskRun:
-    """Record a due time at which nothing was run, and why."""
-    values = _values(replace(request, overlap=Overlap.ALLOW, reason=reason))
-    session.add(run := TaskRun(**values))
-    session.flush()  # the id, for the move
+    """Record a due time at which nothing was run, and why; one that has its run keeps it."""
+    run = _store(session, _values(replace(request, overlap=Overlap.ALLOW, reason=reason)))
+    if run is None:
+        return session.scalars(_of_due_time(request)).one()
     return RUNS.move(session, run.id, Status.SKIPPED, progress={"phase": "skipped"})
 
 
