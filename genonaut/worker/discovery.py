@@ -1,4 +1,4 @@
-"""Find the tasks: importing every module of a package declares them; nothing keeps a list."""
+"""Find tasks and schedules: importing every module of a package declares them; no list is kept."""
 
 import importlib
 import pkgutil
@@ -10,15 +10,18 @@ from genonaut.api.config import get_settings
 from genonaut.worker import task
 
 PACKAGE = "genonaut.worker.tasks"
+SCHEDULES = "genonaut.worker.schedules"
 
 
 @lru_cache(maxsize=1)
 def load() -> None:
-    """Import every task module: ours, and those of the packages in ``TASK_PACKAGES``.
+    """Import every task module, ours and those of ``TASK_PACKAGES``, and every schedule.
 
-    Raises: TaskDeclarationError: a task is declared wrongly.
+    Raises:
+        TaskDeclarationError: a task is declared wrongly.
+        ScheduleDeclarationError: a schedule is.
     """
-    for package in (PACKAGE, *get_settings().extra_task_packages):
+    for package in (PACKAGE, SCHEDULES, *get_settings().extra_task_packages):
         _import_all(importlib.import_module(package))
 
 
