@@ -13,6 +13,8 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import Transport as RedisTransport
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from genonaut.api.config import Settings, get_settings
 from genonaut.worker.queues import (
@@ -150,9 +152,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "beat_max_loop_interval": 5,
         "redbeat_redis_url": settings.celery_broker_url,
         "redbeat_redis_options": {
-            "socket_timeout": 5,
-            "socket_connect_timeout": 2,
+            "socket_timeout": 2,
+            "socket_connect_timeout": 1,
             "health_check_interval": 5,
+            "retry": Retry(NoBackoff(), 0),  # beat goes on without Redis, if it does not wait
         },
         "redbeat_key_prefix": f"{prefix}redbeat:",
         "redbeat_lock_key": f"{prefix}redbeat:lock",
