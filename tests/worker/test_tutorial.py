@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from genonaut.api.config import ROOT
-from genonaut.worker import task
+from genonaut.worker import defaults, task
 
 TEXT = (ROOT / "docs" / "adding-a-task.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", TEXT, re.DOTALL))
@@ -27,6 +27,7 @@ def tutorial(monkeypatch):
         exec(compile(code, path, "exec"), module.__dict__)
     yield made
     task.forget("titles.fill")
+    defaults.forget("titles.fill.nightly")
 
 
 def test_its_test_passes(tutorial, run_task, database, make_user):
@@ -37,7 +38,9 @@ def test_its_test_passes(tutorial, run_task, database, make_user):
 def test_it_names_the_places_where_things_belong(tutorial):
     assert set(tutorial) == {
         "genonaut/domain/titles.py",
+        "genonaut/worker/schedules/titles.py",
         "genonaut/worker/tasks/titles.py",
         "tests/worker/tasks/test_titles.py",
     }
     assert task.find("titles.fill").public()["queue"] == "maintenance"
+    assert defaults.declared()["titles.fill.nightly"].params["title"] == "Night"
