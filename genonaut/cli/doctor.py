@@ -19,7 +19,7 @@ from genonaut.cli.servers import EVICTING, eviction_policy
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database
 from genonaut.domain import health
-from genonaut.domain.health import QueueState
+from genonaut.domain.health import Check, QueueState
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
 from genonaut.worker.queues import GENERATION, QUEUES, WORKERS
 
@@ -141,6 +141,7 @@ def _processes(settings: Settings) -> list[Finding]:
         with database.transaction() as session:
             reporting = health.processes(session)
             states = health.queues(session, QUEUES, job_queue=GENERATION)
+            late = health.lateness(session)
     except SQLAlchemyError:
         return []  # PostgreSQL's own finding says it all
     finally:
@@ -152,11 +153,14 @@ def _processes(settings: Settings) -> list[Finding]:
         findings.append(_alive(name, ages, advice))
     findings.append(_alive("beat", [p.seen_s for p in reporting if p.kind == "beat"], advice))
     limits = health.Limits(settings.health_oldest_due_s, settings.health_stalled_s, free_mb=0)
-    return [*findings, *_waiting(states, limits)]
+    checks = health.judge(states, [], late=late, free_mb=None, limits=limits)
+    [found] = [check for check in checks if check.name == "schedules"]
+    advice = "see: genonaut schedules list, and whether beat runs"
+    findings.append(Finding("schedules", found.ok, found.detail, advice))
+    return [*findings, *_waiting(states, checks)]
 
 
-def _waiting(states: list[QueueState], limits: health.Limits) -> list[Finding]:
-    checks = health.judge(states, [], free_mb=None, limits=limits)
+def _waiting(states: list[QueueState], checks: list[Check]) -> list[Finding]:
     about_work = [c for c in checks if c.name.startswith("queue.") or c.name == "messages"]
     advice = "see GET /api/v1/admin/queues, and the logs of its worker"
     red = [Finding(c.name, ok=False, found=c.detail, advice=advice) for c in about_work if not c.ok]

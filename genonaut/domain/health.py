@@ -1,17 +1,22 @@
 """Say how the whole is: what waits, who works, what is late; nothing is asked of Celery."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Select, String, case, func, literal, select, union_all
 from sqlalchemy.orm import Session
 
-from genonaut.db.models import GenerationJob, Heartbeat, TaskRun
+from genonaut.db.models import GenerationJob, Heartbeat, Schedule, TaskRun
+from genonaut.domain import schedule_clock
 from genonaut.domain.lifecycle import UNFINISHED, Status
+from genonaut.domain.schedule_clock import Look
 
 SILENT_AFTER_S = 60.0
 """A worker or beat that has not been seen for this long counts as gone."""
 UNPUBLISHED_AFTER_S = 30.0
+LATE_AFTER_S = 60.0
+"""A schedule that has been due for longer, and may fire, is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,18 @@ class ProcessState:
 
 
 @dataclass(frozen=True, slots=True)
+class Lateness:
+    """How late what may fire is: ``late_s`` the one longest due, named ``first`` if that counts.
+
+    ``count`` of them are late.
+    """
+
+    late_s: float = 0.0
+    count: int = 0
+    first: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What must not be passed; seconds and MiB."""
 
@@ -116,13 +133,18 @@ class Check:
 
 
 def judge(
-    states: list[QueueState], alive: list[ProcessState], *, free_mb: int | None, limits: Limits
+    states: list[QueueState],
+    alive: list[ProcessState],
+    *,
+    late: Lateness,
+    free_mb: int | None,
+    limits: Limits,
 ) -> list[Check]:
     """Say of each part whether it is well.
 
     ``alive`` are all processes that report; ``free_mb`` is None for a store without a limit.
     """
-    checks = [_beat(alive)]
+    checks = [_beat(alive), _schedules(late)]
     for state in states:
         serving = [p for p in alive if p.is_alive and state.queue in p.info.get("queues", [])]
         many = f"{len(serving)} alive" if serving else "none alive that serves it"
@@ -145,6 +167,13 @@ def _beat(alive: list[ProcessState]) -> Check:
     age_s = min(ages)
     detail = f"its loop went round {age_s:.0f} s ago"
     return Check("beat", age_s < SILENT_AFTER_S, detail, age_s, SILENT_AFTER_S, "s")
+
+
+def _schedules(late: Lateness) -> Check:
+    detail = "none is late"
+    if late.count:
+        detail = f"late: {late.count}, the first ({late.first}) for {late.late_s:.0f} s"
+    return Check("schedules", late.count == 0, detail, late.late_s, LATE_AFTER_S, "s")
 
 
 def _waiting(state: QueueState, limits: Limits) -> Check:
@@ -210,6 +239,30 @@ def _unfinished(model: Any, queue: Any, held_back: Any) -> Select[Any]:
             )
         ).label("started_s"),
     ).where(model.status.in_(sorted(UNFINISHED)))
+
+
+def lateness(session: Session) -> Lateness:
+    """Say how late schedules are, but for those that are paused or disabled."""
+    seen = schedule_clock.look(session)
+    if seen.late_s <= LATE_AFTER_S:
+        return Lateness(seen.late_s)
+    is_late = (
+        Schedule.paused_at.is_(None),
+        Schedule.next_due_at < seen.now - timedelta(seconds=LATE_AFTER_S),
+    )
+    count = session.scalars(select(func.count()).select_from(Schedule).where(*is_late)).one()
+    first = session.scalar(
+        select(Schedule.name).where(*is_late).order_by(Schedule.next_due_at, Schedule.name).limit(1)
+    )
+    return Lateness(seen.late_s, count, first)
+
+
+def late_s(row: Schedule, seen: Look) -> float:
+    """Say for how long a schedule has been due that may fire; of another: 0."""
+    may_fire = row.paused_at is None and seen.next_due_at is not None
+    if not may_fire or row.next_due_at is None:
+        return 0.0
+    return max(0.0, round((seen.now - row.next_due_at).total_seconds(), 1))
 
 
 def processes(session: Session) -> list[ProcessState]:

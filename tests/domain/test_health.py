@@ -1,13 +1,15 @@
 """What waits, who works, and what does not move."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, text
 
 from genonaut.core.clock import utcnow
-from genonaut.domain import health, heartbeats, runs
+from genonaut.domain import health, heartbeats, runs, schedule_clock, schedules
 from genonaut.domain.runs import Overlap
+from genonaut.domain.schedules import Terms
 
 AGO = func.now() - text("interval '10 minutes'")
 NAMES = ("generation", "maintenance", "default")
@@ -83,6 +85,7 @@ def test_a_queue_in_which_nothing_moves_is_stalled(queues, make_job, make_claim)
 
 LIMITS = health.Limits(oldest_due_s=600, stalled_s=60, free_mb=100)
 WELL = health.ProcessState("w@a", "worker", 1, 9, {"queues": ["default"]})
+NOT_LATE = health.Lateness()
 BEAT = health.ProcessState("beat@a", "beat", 1, 9, {})
 
 
@@ -92,8 +95,10 @@ def state(**values):
     return health.QueueState("default", **{**nothing, **ages, **values})
 
 
-def red(queue=None, alive=(WELL, BEAT), free_mb=1000):
-    checks = health.judge([queue or state()], list(alive), free_mb=free_mb, limits=LIMITS)
+def red(queue=None, alive=(WELL, BEAT), free_mb=1000, late=NOT_LATE):
+    checks = health.judge(
+        [queue or state()], list(alive), late=late, free_mb=free_mb, limits=LIMITS
+    )
     return [check.name for check in checks if not check.ok]
 
 
@@ -111,6 +116,8 @@ def test_all_is_well_when_nothing_waits_and_everyone_reports():
         ({"queue": state(pending=1, due=1, running=1, oldest_due_s=61)}, []),
         ({"queue": state(pending=1, due=1, running=1, oldest_due_s=601)}, ["queue.default"]),
         ({"queue": state(unpublished=3)}, ["messages"]),
+        ({"late": health.Lateness(50)}, []),
+        ({"late": health.Lateness(61, 2, "nightly")}, ["schedules"]),
         ({"free_mb": 99}, ["disk"]),
     ],
 )
@@ -130,3 +137,34 @@ def test_processes_say_when_they_were_seen(database):
     assert worker.public()["queues"] == ["default"]
     assert (worker.is_alive, beat.is_alive) == (True, False)
     assert beat.public()["seen_s"] == pytest.approx(120, abs=5)
+
+
+def test_what_may_fire_and_does_not_is_late(session):
+    def make(name, ago_s):
+        due_at = schedule_clock.look(session).now - timedelta(seconds=ago_s)
+        return schedules.create(session, name, Terms(task="x", every_s=60), next_due_at=due_at)
+
+    def late(row):
+        return health.late_s(row, schedule_clock.look(session))
+
+    assert health.lateness(session) == health.Lateness()
+    to_come, soon = make("to.come", -60), make("soon", 50)
+    assert late(to_come) == 0
+    assert late(soon) == pytest.approx(50, abs=2)
+    found = health.lateness(session)
+    assert (found.count, found.first) == (0, None)
+    assert found.late_s == pytest.approx(50, abs=2)
+
+    make("a", 90)
+    oldest, paused = make("b", 100), make("paused", 200)
+    now = schedule_clock.look(session).now
+    schedules.pause(session, "paused", actor="olga", now=now)
+    found = health.lateness(session)
+    assert (found.count, found.first) == (2, "b")
+    assert found.late_s == pytest.approx(100, abs=2)
+    assert late(paused) == 0
+    assert late(oldest) == pytest.approx(100, abs=2)
+
+    schedules.pause_all(session, actor="olga", now=now)
+    assert health.lateness(session) == health.Lateness()
+    assert late(oldest) == 0

@@ -55,8 +55,8 @@ def read_health(caller: CallerDep) -> Response:
     with caller.transaction(role=Role.AUDITOR) as (session, _):
         states = health.queues(session, QUEUES, job_queue=GENERATION)
         processes = health.processes(session)
-    checks = health.judge(
-        states, processes, free_mb=None if free is None else free // 2**20, limits=limits
-    )
+        late = health.lateness(session)
+    free_mb = None if free is None else free // 2**20
+    checks = health.judge(states, processes, late=late, free_mb=free_mb, limits=limits)
     status = "ok" if all(check.ok for check in checks) else "red"
     return JSONResponse({"status": status, "checks": [check.public() for check in checks]})
