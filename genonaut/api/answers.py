@@ -382,10 +382,12 @@ _MEANINGS = {
     404: "It does not exist, or is not yours.",
     408: "The body stopped half-way.",
     409: "Its present state forbids it.",
+    412: "It was changed since; read it again.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     416: "The range lies outside the file.",
     422: "A value is wrong; `errors` names each.",
+    428: "`If-Match` is missing.",
     429: "Too much at once; see `Retry-After`.",
     503: "Waiting may cure it; see `Retry-After`.",
 }

@@ -27,6 +27,7 @@ from genonaut.api.routes import (
     operations,
     pages,
     runs,
+    schedules,
     session,
     sockets,
     stats,
@@ -100,7 +101,7 @@ def create_app(
     app.add_middleware(Envelope)
     resources = APIRouter(prefix="/api/v1")
     ours = (generation_jobs, generation_options, content, stats, notifications, session)
-    for module in (*ours, operations, tasks, runs):
+    for module in (*ours, operations, tasks, runs, schedules):
         resources.include_router(module.router)
     app.include_router(resources)
     for root in (health, webhooks, sockets, pages):

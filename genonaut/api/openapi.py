@@ -14,6 +14,10 @@ TAGS = [
     {"name": "notifications", "description": "What a user is told."},
     {"name": "session", "description": "Logging in; every other call wants a login."},
     {"name": "tasks", "description": "Maintenance; auditors read, operators act."},
+    {
+        "name": "schedules",
+        "description": "When tasks run by themselves; auditors read, operators act.",
+    },
     {"name": "operations", "description": "What waits and who works; for auditors."},
     {"name": "audit", "description": "Who did what; for auditors."},
     {"name": "health", "description": "For monitors; no login."},

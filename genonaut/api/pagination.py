@@ -48,17 +48,23 @@ def page(
     rows: Sequence[Row],
     limit: int,
     show: Callable[[Row], dict[str, Any]],
+    *,
+    cursor_of: Callable[[Row], str] | None = None,
+    **members: Any,
 ) -> JSONResponse:
     """Answer with at most ``limit`` of ``rows``; one row more than that means there is a next page.
 
-    Each row has an ``id`` by which the list is ordered.
+    Each row has an ``id`` by which the list is ordered, or else ``cursor_of`` gives the cursor of
+    what follows it. ``members`` go beside the items.
     """
     shown = rows[:limit]
-    cursor = encode(shown[-1].id) if len(rows) > limit and shown else None  # type: ignore[attr-defined]
+    cursor = None
+    if len(rows) > limit and shown:
+        cursor = cursor_of(shown[-1]) if cursor_of else encode(shown[-1].id)  # type: ignore[attr-defined]
     headers = {}
     if cursor is not None:
         following = request.url.include_query_params(cursor=cursor)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
     return JSONResponse(
-        {"items": [show(row) for row in shown], "next_cursor": cursor}, headers=headers
+        {**members, "items": [show(row) for row in shown], "next_cursor": cursor}, headers=headers
     )

@@ -175,6 +175,15 @@ class JobRequest(Body):
         )
 
 
+def _params(params: dict[str, Any]) -> dict[str, Any]:
+    _check_storable(params, depth=MAX_DEPTH)
+    return params
+
+
+ParamsField = Annotated[dict[str, Any], AfterValidator(_params)]
+ReasonField = Annotated[str, Field(max_length=MAX_REASON), AfterValidator(storable)]
+
+
 class RunRequest(Body):
     """Ask for a run of a task."""
 
@@ -182,21 +191,15 @@ class RunRequest(Body):
         json_schema_extra={"example": {"params": {"days": 7}, "reason": "after the import"}}
     )
 
-    params: dict[str, Any] = Field(
+    params: ParamsField = Field(
         default={}, description="As `params_schema` of the task says; what is left out is default."
     )
     dry_run: bool = Field(
         default=False, description="Say what would be done, and do nothing; if the task can."
     )
-    reason: Annotated[str, Field(max_length=MAX_REASON), AfterValidator(storable)] | None = Field(
+    reason: ReasonField | None = Field(
         default=None, description="Why; shown with the run and in the audit log."
     )
-
-    @field_validator("params")
-    @classmethod
-    def _are_storable(cls, params: dict[str, Any]) -> dict[str, Any]:
-        _check_storable(params, depth=MAX_DEPTH)
-        return params
 
 
 class ReadRequest(Body):

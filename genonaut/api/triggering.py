@@ -43,9 +43,17 @@ def of(request: Request, caller: Caller) -> Trigger:
     return Trigger.CLI if agent.startswith(f"{CLI_AGENT}/") else Trigger.API
 
 
-def accepted(session: Session, who: Principal, act: str, taken: Taken, **details: Any) -> Made:
-    """Write down the act, and give its answer."""
+def accepted(
+    session: Session,
+    who: Principal,
+    act: str,
+    taken: Taken,
+    *,
+    target: str | None = None,
+    **details: Any,
+) -> Made:
+    """Write down the act, on ``target`` if it is not the run itself, and give its answer."""
     run = taken.run
     told = {"task": run.task, "reason": run.reason, "is_new": taken.is_new, **details}
-    users.audit(session, who, act, f"run:{run.id}", told)
+    users.audit(session, who, act, target or f"run:{run.id}", told)
     return Answer(202 if taken.is_new else 200, f"{RUNS}/{run.id}", runs.public(run)), {}

@@ -171,14 +171,14 @@ def check_name(name: str) -> None:
         )
 
 
-def one(session: Session, name: str) -> Schedule:
-    """Give a schedule.
+def one(session: Session, name: str, *, hold: bool = False) -> Schedule:
+    """Give a schedule; with ``hold``, nobody else changes it before the transaction ends.
 
     Raises: NotFoundError: there is no such schedule.
     """
-    row = session.scalars(
-        select(Schedule).where(Schedule.name == name).execution_options(populate_existing=True)
-    ).one_or_none()
+    query = select(Schedule).where(Schedule.name == name)
+    query = query.with_for_update() if hold else query
+    row = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if row is None:
         raise NotFoundError("there is no such schedule")
     return row

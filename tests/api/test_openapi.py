@@ -41,7 +41,8 @@ def test_every_operation_is_named_tagged_and_tells_its_statuses(anyone):
     assert "HTTPValidationError" not in text
     described = ("JobRequest", "LoginRequest", "Content", "Notification", "SocketTicket")
     administration = ("RunRequest", "Task", "Run", "RunDetails", "AuditEntry", "Stats")
-    for name in (*described, *administration):
+    plans = ("ScheduleRequest", "TermsRequest", "TimingRequest", "PauseRequest", "Schedule")
+    for name in (*described, *administration, *plans):
         assert document["components"]["schemas"][name]["example"]
 
 
@@ -57,6 +58,8 @@ GENERATED = settings(
 def test_what_is_answered_is_described(described, make_account):
     olga = make_account("olga", Role.OPERATOR)
     olga.client.post("/api/v1/admin/tasks/content.refresh_stats/runs", json={})
+    nightly = {"name": "a", "task": "content.refresh_stats", "cron": "@daily"}
+    assert olga.client.post("/api/v1/admin/schedules", json=nightly).status_code == 201
     headers = {"Authorization": f"Bearer {olga.token}"}
     operations = [found.ok() for found in described.get_all_operations()]
     assert len(operations) > 20
