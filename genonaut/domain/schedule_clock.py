@@ -3,11 +3,24 @@
 The time is a value, read from the database's clock with :func:`look`: machines may disagree.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, func, select, tuple_, update
+from sqlalchemy import (
+    ARRAY,
+    DateTime,
+    Select,
+    Text,
+    case,
+    cast,
+    func,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from genonaut.db.models import Schedule, SchedulePause
@@ -15,6 +28,7 @@ from genonaut.domain.schedules import Reckon, resume_all, resumed, write
 
 _MAY_FIRE = (Schedule.paused_at.is_(None), Schedule.next_due_at.is_not(None))
 _ALL_PAUSED = select(SchedulePause.id).exists()
+_GIVE_UP_WHEN_FROZEN = text("SET LOCAL idle_in_transaction_session_timeout = '10s'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +65,41 @@ class Shown:
     last_due_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How a schedule that was due at ``due_at`` moves on."""
+
+    name: str
+    due_at: datetime
+    last_due_at: datetime
+    next_due_at: datetime
+
+
+def _looking() -> Select[Any]:
+    earliest = select(func.min(Schedule.next_due_at)).where(*_MAY_FIRE).scalar_subquery()
+    ends = select(func.min(Schedule.paused_until)).where(Schedule.paused_until.is_not(None))
+    end_of_all = select(SchedulePause.until)
+    return select(
+        func.clock_timestamp(),
+        case((~_ALL_PAUSED, earliest)),
+        func.least(ends.scalar_subquery(), end_of_all.scalar_subquery()),
+    )
+
+
+_LOOKING = _looking()
+
+
 def look(session: Session) -> Look:
     """Read the clock and what is next: one statement, whose cost the number of rows is not."""
-    earliest = select(func.min(Schedule.next_due_at)).where(*_MAY_FIRE).scalar_subquery()
-    pause_ends = (
-        select(func.min(Schedule.paused_until))
-        .where(Schedule.paused_until.is_not(None))
-        .scalar_subquery()
-    )
-    all_end = select(SchedulePause.until).scalar_subquery()
-    row = session.execute(
-        select(
-            func.clock_timestamp(),
-            case((~_ALL_PAUSED, earliest)),
-            func.least(pause_ends, all_end),
-        )
-    ).one()
-    return Look(*row)
+    return Look(*session.execute(_LOOKING).one())
+
+
+def give_up_when_frozen(session: Session) -> None:
+    """Have PostgreSQL end this transaction if its process stops for some seconds.
+
+    What it holds would be kept from the beat that takes over.
+    """
+    session.execute(_GIVE_UP_WHEN_FROZEN)
 
 
 def count(session: Session) -> dict[str, int]:
@@ -122,21 +154,28 @@ def due(
     )
 
 
-def advance(
-    session: Session, name: str, *, due_at: datetime, last_due_at: datetime, next_due_at: datetime
-) -> bool:
-    """Move on from ``due_at``; false when that was done already, or the schedule is paused.
+def advance(session: Session, steps: Sequence[Step]) -> set[str]:
+    """Move schedules on from their due times; give the names of those that were still there.
 
-    Only who is told true may start what is due: of two who try at once, one is.
+    One that was moved already, by whomever, or that is paused is left alone. Only who is told its
+    name may start it: of two who try at once, one is.
     """
-    moved = session.execute(
+    times = ARRAY(DateTime(True))
+    taken = func.unnest(
+        cast([step.name for step in steps], ARRAY(Text)),
+        cast([step.due_at for step in steps], times),
+        cast([step.last_due_at for step in steps], times),
+        cast([step.next_due_at for step in steps], times),
+    ).table_valued("name", "due_at", "last_due_at", "next_due_at")
+    step = taken.render_derived(name="step")
+    moved = session.scalars(
         update(Schedule)
-        .where(Schedule.name == name, Schedule.next_due_at == due_at, *_MAY_FIRE)
-        .values(next_due_at=next_due_at, last_due_at=last_due_at)
+        .where(Schedule.name == step.c.name, Schedule.next_due_at == step.c.due_at, *_MAY_FIRE)
+        .values(next_due_at=step.c.next_due_at, last_due_at=step.c.last_due_at)
         .execution_options(synchronize_session=False)
         .returning(Schedule.name)
     )
-    return moved.first() is not None
+    return set(moved)
 
 
 def disable(session: Session, name: str, *, due_at: datetime, reason: str) -> bool:

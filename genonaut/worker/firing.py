@@ -7,10 +7,11 @@ other. What was due while nothing could start it is accounted for by the first r
 
 import hashlib
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, GenonautError
@@ -18,6 +19,7 @@ from genonaut.db.models import Schedule
 from genonaut.db.session import Database, savepoint
 from genonaut.domain import runs, schedule_clock, schedule_defaults, schedules
 from genonaut.domain.runs import NewRun, Trigger
+from genonaut.domain.schedule_clock import Step
 from genonaut.domain.schedules import Missed, Terms
 from genonaut.worker import defaults, discovery, task
 from genonaut.worker.reckoning import reckon_after, timing_of
@@ -35,6 +37,7 @@ def synchronise(database: Database) -> schedule_defaults.Changes:
     """Bring the schedules that the code declares into the database."""
     discovery.load()
     with database.transaction() as session:
+        schedule_clock.give_up_when_frozen(session)
         now = schedule_clock.look(session).now
         changes = schedule_defaults.synchronise(session, defaults.declared(), reckon_after(now))
     log.info("schedules_synchronised", added=changes.added, changed=changes.changed)
@@ -47,6 +50,7 @@ def end_pauses(database: Database, now: datetime) -> int:
     """Resume what was paused until ``now``; give how many."""
     discovery.load()
     with database.transaction() as session:
+        schedule_clock.give_up_when_frozen(session)
         ended = schedule_clock.end_pauses(session, now, reckon_after(now), limit=BATCH)
     if ended:
         log.info("schedules_resumed", names=ended)
@@ -68,65 +72,85 @@ def fire_due(database: Database, now: datetime, *, for_s: float = float("inf")) 
     fired = 0
     while time.monotonic() < ends_at:
         with database.transaction() as session:
+            schedule_clock.give_up_when_frozen(session)
             rows = schedule_clock.due(session, now, limit=BATCH, after=after)
             if not rows:
                 break
-            seen = [(row.next_due_at, row.name) for row in rows]
-            in_batch = sum(
-                _fire(session, row, due_at, now)
-                for row, (due_at, _) in zip(rows, seen, strict=True)
-                if due_at is not None
-            )
+            after = (rows[-1].next_due_at or now, rows[-1].name)
+            in_batch = _fire_together(session, rows, now)
         fired += in_batch
-        at, name = seen[-1]
-        after = (at or now, name)
     return fired
 
 
-def _fire(session: Session, row: Schedule, due_at: datetime, now: datetime) -> bool:
+def _fire_together(session: Session, rows: Sequence[Schedule], now: datetime) -> int:
     try:
         with savepoint(session):
-            return _start(session, row, due_at, now)
+            return _start(session, rows, now)
     except (OperationalError, InterfaceError):
         raise
+    except Exception as error:  # noqa: BLE001 - of any kind: what is wrong with which, is seen now
+        log.info("batch_fired_one_by_one", reason=schedules.because(error)[:200])
+    return sum(_fire_alone(session, row, now) for row in rows)
+
+
+def _fire_alone(session: Session, row: Schedule, now: datetime) -> int:
+    try:
+        with savepoint(session):
+            return _start(session, [row], now)
+    except (OperationalError, InterfaceError):
+        raise
+    except DataError as error:  # such as an overlap key that is too long: it never fits
+        _disable(session, row, error)
     except (SQLAlchemyError, ConflictError) as error:
         log.warning("schedule_not_fired", schedule=row.name, reason=str(error)[:500])
-        return False
     except GenonautError as error:
-        _disable(session, row, due_at, error)
+        _disable(session, row, error)
     except Exception as error:
         # Of the task's own code, such as its overlap key: it must not keep the others.
         log.exception("schedule_not_fired", schedule=row.name)
-        _disable(session, row, due_at, error)
-    return False
+        _disable(session, row, error)
+    return 0
 
 
-def _disable(session: Session, row: Schedule, due_at: datetime, error: Exception) -> None:
+def _disable(session: Session, row: Schedule, error: Exception) -> None:
     reason = schedules.because(error)
-    if schedule_clock.disable(session, row.name, due_at=due_at, reason=reason):
+    if schedule_clock.disable(session, row.name, due_at=_due_at(row), reason=reason):
         log.warning("schedule_disabled", schedule=row.name, reason=reason)
 
 
-def _start(session: Session, row: Schedule, first: datetime, now: datetime) -> bool:
+def _start(session: Session, rows: Sequence[Schedule], now: datetime) -> int:
+    """Move schedules on and store the runs of those that were still there to be moved."""
+    steps: list[Step] = []
+    passed: list[tuple[datetime, ...]] = []
+    for row in rows:
+        timing = timing_of(Terms.of(row))
+        *before, last = due_times(timing, _due_at(row), now, limit=MAX_COVERED)
+        steps.append(Step(row.name, _due_at(row), last, next_due(timing, last)))
+        passed.append(tuple(before))
+    moved = schedule_clock.advance(session, steps)
+    for row, step, covers in zip(rows, steps, passed, strict=True):
+        if row.name in moved:
+            _store(session, row, step.last_due_at, covers, now)
+    return len(moved)
+
+
+def _due_at(row: Schedule) -> datetime:
+    if row.next_due_at is None:
+        raise ConflictError(f"{row.name} is disabled")
+    return row.next_due_at
+
+
+def _store(
+    session: Session, row: Schedule, due_at: datetime, covers: tuple[datetime, ...], now: datetime
+) -> None:
     terms = Terms.of(row)
-    timing = timing_of(terms)
-    *passed, due_at = due_times(timing, first, now, limit=MAX_COVERED)
-    if not schedule_clock.advance(
-        session,
-        row.name,
-        due_at=first,
-        last_due_at=due_at,
-        next_due_at=next_due(timing, due_at),
-    ):
-        return False
-    request = _request(row.name, terms, due_at, tuple(passed), now)
+    request = _request(row.name, terms, due_at, covers, now)
     late_s = (now - due_at).total_seconds()
     if terms.missed is Missed.SKIP and late_s > terms.late_limit_s:
         reason = f"{late_s:.0f} s late, over the limit of {terms.late_limit_s} s"
         runs.skip(session, request, reason=reason)
     else:
         runs.trigger(session, request)
-    return True
 
 
 def _request(

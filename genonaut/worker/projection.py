@@ -67,28 +67,28 @@ class Projection:
         keys = {row.name: RedBeatSchedulerEntry.generate_key(self._app, row.name) for row in rows}
         scores: dict[str, float] = dict(client.zrange(conf.schedule_key, 0, -1, withscores=True))
         found = self._definitions(client, list(keys.values()))
-        written = moved = 0
+        written: list[Shown] = []
+        moved = 0
         for row in rows:
             key = keys[row.name]
             is_same = found[key] and (row.version, found[key]) == self._written.get(row.name)
             if not is_same:
-                self._write(client, row)
-                written += 1
+                written.append(row)
             elif abs(scores.get(key, float("nan")) - _score(row)) < 0.001:
                 continue
             else:
                 moved += 1
-            if row.last_due_at is not None:
-                self._entry(row).reschedule(row.last_due_at)
-            elif is_same:
-                self._entry(row).save()
+            self._write(row)
+        found = self._definitions(client, [keys[row.name] for row in written])
+        for row in written:
+            self._written[row.name] = (row.version, found[keys[row.name]])
         strangers = scores.keys() - set(keys.values())
         for key in strangers:
             name = key.removeprefix(conf.key_prefix)
             RedBeatSchedulerEntry(name, app=self._app).delete()
             client.zrem(conf.schedule_key, key)
             self._written.pop(name, None)
-        return Repaired(written, moved, len(strangers))
+        return Repaired(len(written), moved, len(strangers))
 
     def _definitions(self, client: Any, keys: Sequence[str]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
@@ -100,10 +100,10 @@ class Projection:
                 found.update(zip(page, pipe.execute(), strict=True))
         return found
 
-    def _write(self, client: Any, row: Shown) -> None:
-        entry = self._entry(row)
-        entry.save()
-        self._written[row.name] = (row.version, client.hget(entry.key, "definition"))
+    def _write(self, row: Shown) -> None:
+        entry = self._entry(row).save()
+        if row.last_due_at is not None:
+            entry.reschedule(row.last_due_at)  # which saving keeps, if there is any
 
     def _entry(self, row: Shown) -> Entry:
         entry = Entry(

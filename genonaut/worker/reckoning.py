@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
+from genonaut.core.errors import InvalidInputError
 from genonaut.domain.runs import Trigger
 from genonaut.domain.schedules import Reckon, Terms
 from genonaut.worker import discovery, task
@@ -39,14 +40,20 @@ def checked_timing(terms: Terms) -> Terms:
 def checked(terms: Terms) -> Terms:
     """Give an operator's terms in their usual form: timing and parameters in full.
 
-    Raises:
-        InvalidInputError: naming the field.
-        UnknownTaskError: there is no such task.
+    Raises: InvalidInputError: naming the field.
     """
     discovery.load()
-    definition = task.find(terms.task)
+    try:
+        definition = task.find(terms.task)
+    except task.UnknownTaskError as error:
+        raise InvalidInputError(str(error), field="task") from error
     params = definition.validate(terms.params)
-    definition.request(params, trigger=Trigger.SCHEDULE)
+    try:
+        definition.request(params, trigger=Trigger.SCHEDULE)
+    except Exception as error:  # the task's own overlap key
+        raise InvalidInputError(
+            f"{definition.name} cannot tell which runs overlap: {error}", field="params"
+        ) from error
     whole = replace(terms, task=definition.name, params=params.model_dump(mode="json"))
     return checked_timing(whole)
 
@@ -54,9 +61,7 @@ def checked(terms: Terms) -> Terms:
 def due_after(terms: Terms, now: datetime) -> datetime:
     """Give the first due time after ``now``.
 
-    Raises:
-        InvalidInputError: a value is wrong, or not right any more.
-        UnknownTaskError: there is no such task any more.
+    Raises: InvalidInputError: a value is wrong, or not right any more.
     """
     return next_due(timing_of(checked(terms)), now)
 

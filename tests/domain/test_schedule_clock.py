@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from genonaut.domain import schedule_clock, schedules
-from genonaut.domain.schedule_clock import advance, disable, due, end_pauses, look
+from genonaut.domain.schedule_clock import Step, advance, disable, due, end_pauses, look
 from genonaut.domain.schedules import Terms
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -73,15 +73,15 @@ def test_a_look_gives_the_time_and_what_is_next(session, make):
 
 
 def test_only_the_first_moves_a_schedule_on(session, make):
-    row = make("a", NOW)
-    moved = {"due_at": NOW, "last_due_at": NOW, "next_due_at": NEXT}
-    assert advance(session, "a", **moved)
-    assert not advance(session, "a", **moved)
+    row, _ = make("a", NOW), make("b", NOW)
+    steps = [Step(name, NOW, NOW, NEXT) for name in "ab"]
+    assert advance(session, steps[:1]) == {"a"}
+    assert advance(session, steps) == {"b"}
+    assert advance(session, steps) == set()
     session.refresh(row)
     assert (row.last_due_at, row.next_due_at, row.version) == (NOW, NEXT, 1)
     schedules.pause(session, "a", actor="ada", now=NOW)
-    later = {"due_at": NEXT, "last_due_at": NEXT, "next_due_at": NEXT + SECOND}
-    assert not advance(session, "a", **later)
+    assert advance(session, [Step("a", NEXT, NEXT, NEXT + SECOND)]) == set()
 
 
 def test_what_another_holds_is_passed_over_not_waited_for(committed_database):

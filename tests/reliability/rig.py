@@ -159,6 +159,7 @@ class Rig(Rows):
         *,
         queues: str = "generation",
         slots: int = 2,
+        queues: str = "generation",
         hook: str | None = None,
         wait: bool = True,
         **environment: str,
@@ -191,9 +192,10 @@ class Rig(Rows):
         self.neighbours.append(made)
         return made
 
-    def beat(self, name: str = "beat") -> Program:
+    def beat(self, name: str = "beat", **environment: str) -> Program:
         """Start a beat."""
-        return self.start(name, "-m", "celery", "-A", "genonaut.worker.queue_app", "beat")
+        command = ("-m", "celery", "-A", "genonaut.worker.queue_app", "beat", "--pidfile=")
+        return self.start(name, *command, **environment)
 
     def api(self, *, port: int | None = None) -> Api:
         """Start the API; from now on jobs are submitted and cancelled through it."""

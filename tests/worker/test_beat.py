@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from genonaut.db.models import Heartbeat, TaskRun
 from genonaut.domain import schedule_clock, schedules
+from genonaut.domain.schedule_clock import Step
 from genonaut.domain.schedules import Terms
 from genonaut.worker import beat, leadership
 from genonaut.worker.leadership import Leadership
@@ -147,7 +148,7 @@ def test_entries_follow_firings_edits_pauses_and_removals(shown, make, edit, ent
     now = datetime.now(UTC)
     with database.transaction() as session:
         later = SOON + timedelta(hours=1)
-        schedule_clock.advance(session, "a", due_at=SOON, last_due_at=SOON, next_due_at=later)
+        schedule_clock.advance(session, [Step("a", SOON, SOON, later)])
         schedules.pause(session, "b", actor="ada", now=now)
         schedules.remove(session, "c")
     assert shown.repair() == Repaired(written=1, moved=1, removed=1)

@@ -8,7 +8,7 @@ from pydantic import Field
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import InvalidInputError
 from genonaut.domain.runs import Overlap
-from genonaut.worker import defaults, discovery, reckoning, task
+from genonaut.worker import defaults, discovery, reckoning
 from genonaut.worker.defaults import ScheduleDeclarationError
 from genonaut.worker.schedule import preview
 from genonaut.worker.schedules import schedule
@@ -30,7 +30,7 @@ def toy(declare):
         """Count."""
         return Result(n=params.n)
 
-    return declare(count, "toys.declared")
+    return declare(count, "toys.declared", overlap_key=lambda params: "abcdefghi"[params.n])
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ def test_an_operators_terms_are_checked_and_completed(toy):
         ({"task": toy.name, "cron": "x"}, "cron"),
         ({"task": toy.name, "every_s": 5, "params": {"n": -1}}, "params.n"),
         ({"task": toy.name, "every_s": 5, "params": []}, "params"),
+        ({"task": toy.name, "every_s": 5, "params": {"n": 9}}, "params"),
+        ({"task": "toys.gone", "every_s": 5}, "task"),
     ):
         with pytest.raises(InvalidInputError) as refused:
             reckoning.checked(reckoning.Terms(**values))
         assert refused.value.field == field
-    with pytest.raises(task.UnknownTaskError):
-        reckoning.checked(reckoning.Terms(task="toys.gone", every_s=5))

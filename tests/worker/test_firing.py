@@ -268,6 +268,7 @@ def test_nothing_fires_while_all_are_paused(database, make, rows):
             "there is no time zone 'Mars/Base'",
         ),
         (Terms(task="toys.tick", cron="x"), "a cron has five fields"),
+        (Terms(task="toys.keyed", every_s=5, params={"key": "k" * 300}), "(psycopg2.errors"),
         (Terms(task="toys.keyed", every_s=5), "'NoneType' object has no attribute 'upper'"),
     ],
 )
