@@ -13,6 +13,7 @@ from genonaut.domain.schedule_defaults import GONE
 from tests.reliability.program import Program, holds, until
 from tests.reliability.rig import Rig
 from tests.reliability.ticking import (
+    TOYS,
     check_accounts,
     every_second,
     measure_lateness,
@@ -51,23 +52,26 @@ def test_f20_two_beats_that_both_think_they_lead_make_one_run_per_due_time(rig: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("how", ["killed", "frozen", "frozen while it fires"])
 def test_f21_a_standby_takes_over_within_half_a_minute(rig: Rig, how: str) -> None:
     every_second(rig, *NAMES)
-    first = rig.beat("beat1")
+    first = rig.beat("beat1", TASK_PACKAGES=f"{TOYS},tests.reliability.hooks.beat")
     until(rig.has_beat, "the first has the lock")
     wait_for_runs(rig, 1, *NAMES)
     rig.beat("beat2")
     until(lambda: roles(rig) == ["active", "standby"], "the second reports")
     if how == "killed":
         first.kill9()
-    else:
+    elif how == "frozen":
         first.pause()
+    else:
+        (rig.folder / "freeze").touch()
+        until(first.is_frozen, "it stops in the middle of a batch")
     gone_at = time.monotonic()
     wait_for_runs(rig, 1, *NAMES)
     rig.measure(f"F21, beat {how} to the next run", gone_at)
     assert time.monotonic() - gone_at < 30
-    if how == "frozen":
+    if how != "killed":
         first.cont()
     wait_for_runs(rig, 3, *NAMES)
     rig.stop()
@@ -102,12 +106,12 @@ def test_f25_a_pause_and_history_outlive_restarts_and_deploys(rig: Rig) -> None:
     with rig.database.transaction() as session:
         schedules.pause(session, "paused", actor="ada", reason="disk", now=now_at(rig))
 
-    def deployed(name: str, packages: str = "tests.support.toys") -> Program:
+    def deployed(name: str, packages: str = TOYS) -> Program:
         beat = rig.beat(name, TASK_PACKAGES=packages)
         beat.wait_for_log("schedules_synchronised")
         return beat
 
-    def restarted(beat: Program, name: str, packages: str = "tests.support.toys") -> Program:
+    def restarted(beat: Program, name: str, packages: str = TOYS) -> Program:
         beat.terminate()
         beat.wait()
         return deployed(name, packages)
