@@ -159,7 +159,6 @@ class Rig(Rows):
         *,
         queues: str = "generation",
         slots: int = 2,
-        queues: str = "generation",
         hook: str | None = None,
         wait: bool = True,
         **environment: str,
@@ -257,10 +256,10 @@ class Rig(Rows):
 
     # --- jobs ------------------------------------------------------------------------------
 
-    def add_user(self, name: str) -> UUID:
+    def add_user(self, name: str, role: users.Role = users.Role.USER) -> UUID:
         """Open an account."""
         with self.database.transaction() as session:
-            return users.create_user(session, name).id
+            return users.create_user(session, name, role=role).id
 
     def submit(
         self,
@@ -354,6 +353,12 @@ class Rig(Rows):
         """Ask every worker for a sign of life through Celery's remote control."""
         self.dispatcher()
         celery.control.ping(timeout=0.3)
+
+    def stop_consuming(self, queue: str) -> None:
+        """Have the workers go on without taking anything from a queue."""
+        self.dispatcher()
+        replies = celery.control.cancel_consumer(queue, reply=True, timeout=5)
+        assert replies, "no worker hears"
 
     def key_sizes(self) -> dict[str, int]:
         """Give the number of elements of each list, set and hash; 1 for the rest."""

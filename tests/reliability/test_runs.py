@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from genonaut.domain.runs import AlreadyRunningError
+from genonaut.domain.users import Role
 from tests.reliability.program import holds, until
 from tests.reliability.rig import Rig
 
@@ -155,3 +156,28 @@ def test_a_run_of_a_task_that_is_gone_ends_and_says_so(rig: Rig) -> None:
     run = rig.wait_for_run(run_id, "failed")
     assert run.error_code == "unknown_task"
     assert worker.is_alive()
+
+
+@pytest.mark.slow
+def test_f09_health_sees_a_worker_that_is_there_and_does_not_work(rig: Rig) -> None:
+    rig.environment["HEALTH_STALLED_S"] = "2"
+    rig.runner()
+    auditor = rig.token(rig.add_user("eve", role=Role.AUDITOR))
+    api = rig.api()
+
+    def checks() -> dict[str, dict[str, object]]:
+        headers = {"Authorization": f"Bearer {auditor}"}
+        answer = api.http.get("/api/v1/admin/health", headers=headers)
+        assert answer.status_code == 200, answer.text
+        return {check["name"]: check for check in answer.json()["checks"]}
+
+    until(lambda: checks()["workers.default"]["ok"], "the worker reports")
+    rig.stop_consuming("default")
+    run_id = rig.trigger("toys.count", upto=1)
+    until(lambda: not checks()["queue.default"]["ok"], "health is red for the queue", 60)
+    found = checks()
+    assert found["workers.default"]["ok"], "a sign of life says nothing about work"
+    assert "nobody works" in str(found["queue.default"]["detail"])
+    rig.runner("another")
+    rig.wait_for_run(run_id, "completed")
+    until(lambda: checks()["queue.default"]["ok"], "health is well again")

@@ -141,7 +141,7 @@ def test_f25_a_pause_and_history_outlive_restarts_and_deploys(rig: Rig) -> None:
 
 
 def test_f27_a_due_time_during_the_run_before_is_recorded_as_skipped(rig: Rig) -> None:
-    every_second(rig, "slow", task="toys.count", seconds=2.5)
+    every_second(rig, "slow", task="toys.linger", seconds=2.5)
     rig.worker("default", queues="default", wait=False)
     rig.beat()
     until(lambda: len(runs(rig, "slow", "completed")) >= 2, "two runs are done")
@@ -152,6 +152,7 @@ def test_f27_a_due_time_during_the_run_before_is_recorded_as_skipped(rig: Rig) -
     check_accounts(rig, "slow")
 
 
+@pytest.mark.slow
 def test_f23_a_tick_without_redis_is_stored_and_run_on_its_return(rig: Rig) -> None:
     every_second(rig, *NAMES)
     rig.worker("default", queues="default")
