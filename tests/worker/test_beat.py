@@ -13,7 +13,7 @@ from genonaut.db.models import Heartbeat, TaskRun
 from genonaut.domain import schedule_clock, schedules
 from genonaut.domain.schedule_clock import Step
 from genonaut.domain.schedules import Terms
-from genonaut.worker import beat, leadership
+from genonaut.worker import beat, leadership, run, task
 from genonaut.worker.leadership import Leadership
 from genonaut.worker.projection import Projection, Repaired
 from genonaut.worker.services import Services
@@ -111,6 +111,15 @@ def test_each_row_has_an_entry_under_the_prefix(shown, make, entries, redis_clie
     keys = [key.decode() for key in redis_client.scan_iter()]
     assert keys
     assert all(key.startswith(f"{settings.redis_ns}:redbeat:") for key in keys)
+
+
+def test_a_message_that_another_redbeat_sends_for_an_entry_is_dropped(
+    shown, make, entries, task_services
+):
+    make("a")
+    shown.repair()
+    entry = entries()["a"][1]
+    assert not run.run(task_services, task.find(entry.task), *entry.args, worker="worker-1")
 
 
 @pytest.mark.parametrize("loss", ["hash", "score", "everything", "meddled", "moved"])
