@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, GenonautError
@@ -99,8 +99,6 @@ def _fire_alone(session: Session, row: Schedule, now: datetime) -> int:
             return _start(session, [row], now)
     except (OperationalError, InterfaceError):
         raise
-    except DataError as error:  # such as an overlap key that is too long: it never fits
-        _disable(session, row, error)
     except (SQLAlchemyError, ConflictError) as error:
         log.warning("schedule_not_fired", schedule=row.name, reason=str(error)[:500])
     except GenonautError as error:
