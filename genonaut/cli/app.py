@@ -19,6 +19,7 @@ COMMANDS = {
     "jobs": "genonaut.cli.jobs:app",
     "tasks": "genonaut.cli.tasks:app",
     "runs": "genonaut.cli.runs:app",
+    "schedules": "genonaut.cli.schedules:app",
     "users": "genonaut.cli.accounts:users_app",
     "tokens": "genonaut.cli.accounts:tokens_app",
     "redis": "genonaut.cli.redis_tools:app",

@@ -43,6 +43,12 @@ class ApiError(GenonautError):
     code = "api_error"
 
 
+class ApiNotFoundError(ApiError):
+    """There is no such thing."""
+
+    code = "not_found"
+
+
 class ApiAwayError(ApiError):
     """The API does not answer."""
 
@@ -98,11 +104,12 @@ class Api:
         self._http.close()
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """Make a request; give the JSON of the answer.
+        """Make a request; give the JSON of the answer, None if it is empty.
 
         Raises: ApiError: the answer is a problem, or there is none.
         """
-        return self._request(method, path, **options).json()
+        answer = self._request(method, path, **options)
+        return answer.json() if answer.content else None
 
     def pages(self, path: str, params: dict[str, Any], *, limit: int) -> Iterator[dict[str, Any]]:
         """Read a list page by page, up to ``limit`` rows."""
@@ -168,7 +175,8 @@ class Api:
                 f"the API at {self._base_url} does not answer; start it with: {self._start_with}"
             ) from error
         if answer.is_error:
-            raise ApiError(_problem(answer))
+            is_missing = answer.status_code == httpx.codes.NOT_FOUND
+            raise (ApiNotFoundError if is_missing else ApiError)(_problem(answer))
         return answer
 
 

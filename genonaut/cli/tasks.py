@@ -91,18 +91,22 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Have a task run, with the defaults of what is left out."""
-    words = _pairs(params or [])
+    words = pairs(params or [])
     settings = settings_for(env)
     with Api.of(settings, url) as api:
-        task = api.call("GET", _path(name))
-        body = {"params": _values(words, task["params_schema"]), "dry_run": dry_run}
+        body = {"params": values(api, name, words), "dry_run": dry_run}
         if reason:
             body["reason"] = reason
         found = api.call(
             "POST", f"{_path(name)}/runs", json=body, headers={"Idempotency-Key": str(uuid4())}
         )
-        if wait:
-            found = progress.wait(api, found, env=settings.app_env, with_bar=not as_json, kind=RUN)
+        follow(api, found, env=settings.app_env, wait=wait, as_json=as_json)
+
+
+def follow(api: Api, found: dict[str, Any], *, env: str, wait: bool, as_json: bool) -> None:
+    """Say what became of a request for a run, after its end with ``wait``."""
+    if wait:
+        found = progress.wait(api, found, env=env, with_bar=not as_json, kind=RUN)
     has_failed = wait and found["status"] != "completed"
     if as_json:
         print_json(found)
@@ -127,18 +131,21 @@ def _path(name: str) -> str:
     return f"/admin/tasks/{name}"
 
 
-def _pairs(words: list[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
+def pairs(words: list[str]) -> dict[str, str]:
+    """Read words as ``KEY=VALUE``."""
+    found: dict[str, str] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"{word!r}: write KEY=VALUE")
-        if key in pairs:
+        if key in found:
             raise typer.BadParameter(f"{key!r} is given twice")
-        pairs[key] = text
-    return pairs
+        found[key] = text
+    return found
 
 
-def _values(words: dict[str, str], whole: dict[str, Any]) -> dict[str, Any]:
+def values(api: Api, name: str, words: dict[str, str]) -> dict[str, Any]:
+    """Read texts as the values a task's parameters take."""
+    whole = api.call("GET", _path(name))["params_schema"]
     known = whole.get("properties", {})
     return {key: schema.value(word, known.get(key, {}), whole) for key, word in words.items()}

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "jobs": ("submit", "list", "show", "cancel", "retry"),
     "tasks": ("list", "show", "run"),
     "runs": ("list", "show", "cancel", "retry"),
+    "schedules": ("list", "show", "preview", "pause", "resume", "run", "set", "remove"),
     "users": ("create", "list"),
     "tokens": ("create", "list", "revoke"),
     "redis": ("keys", "info", "flush"),
@@ -44,7 +45,7 @@ def test_help_names_every_command_and_nothing_of_the_library(alone: Commands) ->
     assert "completion" not in told
 
 
-@pytest.mark.parametrize("command", ["jobs", "tasks", "runs", "db"])
+@pytest.mark.parametrize("command", ["jobs", "tasks", "runs", "schedules", "db"])
 def test_a_group_names_its_commands(alone: Commands, command: str) -> None:
     told = alone(command, "--help").stdout
     for word in SUBCOMMANDS[command]:
