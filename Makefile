@@ -11,6 +11,7 @@ UV_VERSION := 0.13.9
 # and left alone it must not overrule env/.env.
 FLOWER_ACTIVE ?= true
 REPEAT ?= 1
+JOBS ?= 2
 BENCH ?=
 ARGS ?=
 FILE ?=
@@ -35,15 +36,15 @@ demo: $(READY) ## Draw three pictures before your eyes, then run on; ONCE=1 ends
 	@$(GENONAUT) demo $(if $(call is_yes,$(ONCE)),--once)
 
 .PHONY: test
-test: $(READY) ## Run all but the slow tests, on servers of their own; ARGS="-k name"
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+test: $(READY) ## Run all but the slow tests, two at a time; JOBS=1 for one; ARGS="-k name"
+	@$(PY) -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-reliability
 test-reliability: $(READY) ## Kill, freeze and flush things and see that nothing is lost; REPEAT=n
 	@n=0; while [ $$n -lt $(REPEAT) ]; do n=$$((n + 1)); \
 		if [ $(REPEAT) -gt 1 ]; then echo "Run $$n of $(REPEAT)"; fi; \
-		$(PY) -m pytest tests/reliability $(ARGS) || exit 1; \
-		$(PY) -m pytest tests/cli -m slow $(ARGS) || exit 1; \
+		$(PY) -m pytest tests/reliability -n $(JOBS) $(ARGS) || exit 1; \
+		$(PY) -m pytest tests/cli -m slow -n $(JOBS) --dist loadfile $(ARGS) || exit 1; \
 	done
 
 .PHONY: lint

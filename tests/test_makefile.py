@@ -78,7 +78,7 @@ def test_each_environment_has_each_command(checkout: Path, env: str) -> None:
         (("redis-flush-test", "CONFIRM=yes"),
          ".venv/bin/python -m genonaut redis flush --env test --yes"),
         (("bench", "BENCH=create_job"), ".venv/bin/python benchmarks/run.py create_job"),
-        (("test",), '.venv/bin/python -m pytest -m "not slow"'),
+        (("test", "JOBS=3"), '.venv/bin/python -m pytest -m "not slow" -n 3 --dist loadfile'),
         (("lint",), ".venv/bin/lint-imports"),
     ],
 )  # fmt: skip
