@@ -14,6 +14,8 @@ from genonaut.domain.schedule_clock import Look
 
 SILENT_AFTER_S = 60.0
 """A worker or beat that has not been seen for this long counts as gone."""
+BEAT_SILENT_S = 45.0
+"""One that hangs must be seen within a minute; it reports every few seconds."""
 UNPUBLISHED_AFTER_S = 30.0
 LATE_AFTER_S = 60.0
 """A schedule that has been due for longer, and may fire, is late."""
@@ -166,7 +168,7 @@ def _beat(alive: list[ProcessState]) -> Check:
         return Check("beat", ok=False, detail="not running; no schedule fires")
     age_s = min(ages)
     detail = f"its loop went round {age_s:.0f} s ago"
-    return Check("beat", age_s < SILENT_AFTER_S, detail, age_s, SILENT_AFTER_S, "s")
+    return Check("beat", age_s < BEAT_SILENT_S, detail, age_s, BEAT_SILENT_S, "s")
 
 
 def _schedules(late: Lateness) -> Check:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from pydantic_core import PydanticUndefined
 from sqlalchemy.orm import Session
 
 from genonaut.api.config import Settings
@@ -418,7 +417,7 @@ def _field_problems(model: type[BaseModel]) -> Iterator[str]:
     for field_name, field in model.model_fields.items():
         if is_params and not field.description:
             yield f"{model.__name__}.{field_name} has no description"
-        if field.default is PydanticUndefined and field.default_factory is None:
+        if field.is_required():
             continue
         try:
             only: Any = {field_name: (field.annotation, field)}

@@ -110,7 +110,7 @@ def test_all_is_well_when_nothing_waits_and_everyone_reports():
     ("found", "wrong"),
     [
         ({"alive": ()}, ["beat", "workers.default"]),
-        ({"alive": (WELL, replace(BEAT, seen_s=61))}, ["beat"]),
+        ({"alive": (WELL, replace(BEAT, seen_s=46))}, ["beat"]),
         ({"alive": (replace(WELL, seen_s=61), BEAT)}, ["workers.default"]),
         ({"queue": state(pending=1, due=1, oldest_due_s=61)}, ["queue.default"]),
         ({"queue": state(pending=1, due=1, running=1, oldest_due_s=61)}, []),
