@@ -181,3 +181,23 @@ def test_f09_health_sees_a_worker_that_is_there_and_does_not_work(rig: Rig) -> N
     rig.runner("another")
     rig.wait_for_run(run_id, "completed")
     until(lambda: checks()["queue.default"]["ok"], "health is well again")
+
+
+@pytest.mark.slow
+def test_f24_health_sees_a_beat_that_hangs_within_a_minute(rig: Rig) -> None:
+    beat = rig.beat()
+    auditor = rig.token(rig.add_user("eve", role=Role.AUDITOR))
+    api = rig.api()
+
+    def is_well() -> bool:
+        headers = {"Authorization": f"Bearer {auditor}"}
+        checks = api.http.get("/api/v1/admin/health", headers=headers).json()["checks"]
+        return all(check["ok"] for check in checks if check["name"] == "beat")
+
+    until(is_well, "beat reports")
+    beat.pause()
+    began = time.monotonic()
+    until(lambda: not is_well(), "health is red for beat", 60)
+    rig.measure("F24, frozen beat to red health", began)
+    beat.cont()
+    until(is_well, "health is well again")
