@@ -6,11 +6,11 @@ cannot be moved does not stop the others. Rules write rows only: what must be to
 written down too (``domain/abandoned.py``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import ColumnElement, func, select, text, update
@@ -18,13 +18,15 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, NotFoundError
-from genonaut.db.models import GenerationJob, JobAttempt
+from genonaut.db.models import GenerationJob, JobAttempt, TaskRun
 from genonaut.db.session import savepoint
 from genonaut.domain.abandoned import abandon
 from genonaut.domain.generation import JOBS, close_cancelled, tell_owner
 from genonaut.domain.lifecycle import Status
 
 log = structlog.get_logger(__name__)
+
+Held = TypeVar("Held", GenerationJob, TaskRun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,31 @@ def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reape
     Cancel requested: cancelled. Attempts left: pending again. Attempts used up, but a prompt was
     posted: pending once more for a claim that may only collect. Otherwise failed, ``worker_lost``.
     """
+    return sweep(session, GenerationJob, _reap, kind="job", grace_s=grace_s, limit=limit)
+
+
+def sweep(
+    session: Session,
+    model: type[Held],
+    reap: Callable[[Session, Held, tuple[ColumnElement[bool], ...], str], Status],
+    *,
+    kind: str,
+    grace_s: float,
+    limit: int,
+) -> Reaped:
+    """Move every running row on whose lease ended ``grace_s`` seconds ago.
+
+    ``reap`` gets a row, the condition that its lease has ended, and words for what was lost; it
+    gives the state the row is in then.
+    """
     expired = (
-        GenerationJob.status == Status.RUNNING,
-        GenerationJob.lease_expires_at < func.now() - timedelta(seconds=grace_s),
+        model.status == Status.RUNNING,
+        model.lease_expires_at < func.now() - timedelta(seconds=grace_s),
     )
-    jobs = session.scalars(
-        select(GenerationJob)
+    rows = session.scalars(
+        select(model)
         .where(*expired)
-        .order_by(GenerationJob.id)
+        .order_by(model.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
@@ -71,13 +90,15 @@ def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reape
         Status.FAILED: [],
         Status.CANCELLED: [],
     }
-    for job in jobs:
-        worker, attempt = job.worker, job.attempt
-        lost = f"worker {worker} lost, attempt {attempt} of {job.max_attempts}"
-        with or_skip(session, job.id):
-            outcome = _reap(session, job, expired, lost)
-            moved[outcome].append(job.id)
-            log.warning("job_reaped", job_id=job.id, worker=worker, attempt=attempt, became=outcome)
+    for row in rows:
+        worker, attempt = row.worker, row.attempt
+        lost = f"worker {worker} lost, attempt {attempt} of {row.max_attempts}"
+        with or_skip(session, row.id, kind=kind):
+            became = reap(session, row, expired, lost)
+            moved[became].append(row.id)
+            log.warning(
+                "reaped", kind=kind, id=row.id, worker=worker, attempt=attempt, became=became
+            )
     return Reaped(
         requeued=tuple(moved[Status.PENDING]),
         failed=tuple(moved[Status.FAILED]),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from genonaut.db.models import TaskRun
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.reaping import Reaped, or_skip
+from genonaut.domain.reaping import Reaped, or_skip, sweep
 from genonaut.domain.runs import RUNS, begin_held_back, close_cancelled, is_busy, let_next_begin
 
 log = structlog.get_logger(__name__)
@@ -21,37 +21,12 @@ def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reape
     Cancel requested: cancelled. Attempts left: pending again, to go on from its checkpoint.
     Otherwise failed, ``worker_lost``.
     """
-    expired = (
-        TaskRun.status == Status.RUNNING,
-        TaskRun.lease_expires_at < func.now() - timedelta(seconds=grace_s),
-    )
-    runs = session.scalars(
-        select(TaskRun)
-        .where(*expired)
-        .order_by(TaskRun.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    moved: dict[Status, list[int]] = {
-        Status.PENDING: [],
-        Status.FAILED: [],
-        Status.CANCELLED: [],
-    }
-    for run in runs:
-        worker, attempt = run.worker, run.attempt
-        with or_skip(session, run.id, kind="run"):
-            outcome = _reap(session, run, expired)
-            moved[outcome].append(run.id)
-            log.warning("run_reaped", run_id=run.id, worker=worker, attempt=attempt, became=outcome)
-    return Reaped(
-        requeued=tuple(moved[Status.PENDING]),
-        failed=tuple(moved[Status.FAILED]),
-        cancelled=tuple(moved[Status.CANCELLED]),
-    )
+    return sweep(session, TaskRun, _reap, kind="run", grace_s=grace_s, limit=limit)
 
 
-def _reap(session: Session, run: TaskRun, expired: tuple[ColumnElement[bool], ...]) -> Status:
-    lost = f"worker {run.worker} lost, attempt {run.attempt} of {run.max_attempts}"
+def _reap(
+    session: Session, run: TaskRun, expired: tuple[ColumnElement[bool], ...], lost: str
+) -> Status:
     if run.cancel_requested_at is None and run.attempt < run.max_attempts:
         RUNS.move(
             session,
