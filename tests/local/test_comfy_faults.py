@@ -181,6 +181,7 @@ def test_extra_data_null_kills_the_executor_until_a_restart(tmp_path):
         post(sim, sleeping(0, 0), prompt_id="killer", extra_data=None)
         post(sim, sleeping(0, 0), prompt_id="after")
         sim.http.post("/interrupt")
+        wait_until(lambda: sim.http.get("/queue").json()["queue_running"])
         queue = sim.http.get("/queue").json()
         assert [item[1] for item in queue["queue_running"]] == ["killer"]
         assert [item[1] for item in queue["queue_pending"]] == ["after"]
