@@ -88,14 +88,28 @@ class Replay:
         if "prompt_id" in recorded.get("json", {}) and answer.status_code == 200:
             self.adapter.replaced[recorded["json"]["prompt_id"]] = answer.json()["prompt_id"]
             self.posted.add(recorded["json"]["prompt_id"])
+            if recorded["json"]["prompt_id"].startswith("blocker"):
+                # Until it runs, what is posted next could overtake it in the queue.
+                wait_until(lambda: not self._is_pending(recorded["json"]["prompt_id"]))
         where = f"{request['method']} {request['path']} ({step.get('label', '')})"
         self._compare(where, recorded, answer)
         return answer
 
     def _in_queue(self, recorded_id: str) -> bool:
+        running, pending = self._queue(recorded_id)
+        return running or pending
+
+    def _is_pending(self, recorded_id: str) -> bool:
+        return self._queue(recorded_id)[1]
+
+    def _queue(self, recorded_id: str) -> tuple[bool, bool]:
         queue = self.client.get("/queue").json()
-        items = queue["queue_running"] + queue["queue_pending"]
-        return any(item[1] == self.adapter.text(recorded_id) for item in items)
+        prompt_id = self.adapter.text(recorded_id)
+        running, pending = (
+            any(item[1] == prompt_id for item in queue[part])
+            for part in ("queue_running", "queue_pending")
+        )
+        return running, pending
 
     def _build(self, send: dict[str, Any]) -> httpx.Request:
         return self.client.build_request(**send)
