@@ -6,6 +6,7 @@ from genonaut.db.models.content import ContentImage, ContentItem
 from genonaut.db.models.jobs import GenerationJob, JobAttempt
 from genonaut.db.models.notifications import UserNotification
 from genonaut.db.models.platform import AuditEntry, Heartbeat, IdempotencyKey, WebhookReceipt
+from genonaut.db.models.repairs import Repair
 from genonaut.db.models.runs import RunFailure, TaskRun
 from genonaut.db.models.schedules import Schedule, SchedulePause
 from genonaut.db.models.stats import ContentStat
@@ -24,6 +25,7 @@ __all__ = [
     "IdempotencyKey",
     "JobAttempt",
     "LoginSession",
+    "Repair",
     "RunFailure",
     "Schedule",
     "SchedulePause",
