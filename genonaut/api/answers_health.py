@@ -58,3 +58,37 @@ class WholeHealth(BaseModel):
 
     status: Literal["ok", "red"]
     checks: list[HealthCheck]
+
+
+class StaleRow(BaseModel):
+    """Something that is stuck."""
+
+    rule: str = Field(description="What found it, such as `worker_lost` or `overtime`.")
+    kind: Literal["job", "run"]
+    id: int | None
+    what: str = Field(description="The task of a run, the beginning of a job's prompt.")
+    worker: str | None = Field(description="Who has it, or had it.")
+    stale_s: float = Field(description="For how long, seconds.")
+    why: str
+    becomes: str = Field(description="The state it will be in, or `published`.")
+
+
+class RepairRecord(BaseModel):
+    """What was done to something that was stuck."""
+
+    at: str
+    rule: str
+    kind: Literal["job", "run", "redis"]
+    id: int | None = Field(description="Null where `count` rows or keys are meant.")
+    count: int
+    worker: str | None
+    became: str
+    why: str
+
+
+class StaleReport(BaseModel):
+    """What is stuck now, and what was lately."""
+
+    counts: dict[str, int] = Field(description="How many are stuck, by `kind.rule`.")
+    items: list[StaleRow] = Field(description="The longest there of each rule.")
+    recent: list[RepairRecord] = Field(description="What was done last, newest first.")

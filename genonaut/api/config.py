@@ -190,7 +190,14 @@ class Settings(BaseSettings):
         default=5.0, ge=0, description="Reaping waits this long past a lease's end, seconds."
     )
     postgres_grace_s: float = Field(
-        default=30.0, ge=0, description="No reaping this long after PostgreSQL started, seconds."
+        default=30.0,
+        ge=0,
+        description="No lease is reaped this long after PostgreSQL was away, seconds; 0: at once.",
+    )
+    stuck_grace_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Work is taken from a live worker this long past its hard limit, seconds.",
     )
     reconcile_interval_s: float = Field(
         default=5.0, gt=0, description="Pause between reconciler passes, seconds."
@@ -351,6 +358,12 @@ class Settings(BaseSettings):
                 )
         if self.lease_renew_s * 2 > self.lease_s:
             raise ValueError("LEASE_RENEW_S must be at most half of LEASE_S")
+        if 0 < self.postgres_grace_s < self.lease_renew_s:
+            raise ValueError("POSTGRES_GRACE_S must be 0 or at least LEASE_RENEW_S")
+        if self.reconcile_interval_s > self.lease_s:
+            raise ValueError("RECONCILE_INTERVAL_S must be at most LEASE_S")
+        if self.republish_after_s < self.reconcile_interval_s:
+            raise ValueError("REPUBLISH_AFTER_S must be at least RECONCILE_INTERVAL_S")
         if self.task_time_limit_s <= self.task_soft_time_limit_s:
             raise ValueError("TASK_TIME_LIMIT_S must be above TASK_SOFT_TIME_LIMIT_S")
         return self

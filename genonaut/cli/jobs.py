@@ -172,6 +172,43 @@ def retry(
     _act(job_id, "retry", url, env, as_json=as_json)
 
 
+@app.command("stale")
+def stale(
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Rows of each rule, and acts.")] = 20,
+    url: UrlOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which jobs and runs are stuck and why, and what the workers mended last."""
+    with Api.of(settings_for(env), url) as api:
+        report = api.call("GET", "/admin/stale", params={"limit": limit})
+    if as_json:
+        print_json(report)
+        return
+    if report["items"]:
+        print_table(
+            ["WHAT", "ID", "FOR", "RULE", "BECOMES", "WHY"],
+            [
+                (r["kind"], r["id"], f"{r['stale_s']:.0f}s", r["rule"], r["becomes"], r["why"])
+                for r in report["items"]
+            ],
+        )
+        hidden = sum(report["counts"].values()) - len(report["items"])
+        if hidden > 0:
+            console.print(f"… and {hidden} more; see --limit")
+    else:
+        console.print("nothing is stuck")
+    if report["recent"]:
+        console.print("\n[bold]mended last[/bold]")
+        for act in report["recent"]:
+            console.print(f"  {escape(_mended(act))}", soft_wrap=True)
+
+
+def _mended(act: dict[str, Any]) -> str:
+    which = f"{act['kind']} {act['id']}" if act["id"] else f"{act['count']} of {act['kind']}"
+    return f"{local_time(act['at'])}  {which} → {act['became']}: {act['why']}"
+
+
 def _act(job_id: int, what: str, url: str | None, env: str | None, *, as_json: bool) -> None:
     with Api.of(settings_for(env), url) as api:
         job = api.call("POST", f"/generation-jobs/{job_id}/{what}")

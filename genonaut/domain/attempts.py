@@ -34,6 +34,16 @@ class Claim:
     job: GenerationJob
     token: UUID
 
+    @classmethod
+    def of(cls, job: GenerationJob) -> "Claim":
+        """Give the claim that holds a running job, to act in its holder's place.
+
+        Raises: LeaseLostError: nobody holds it.
+        """
+        if job.lease_token is None:
+            raise LeaseLostError(f"job {job.id} is {job.status}; nobody holds it")
+        return cls(job, job.lease_token)
+
     @property
     def job_id(self) -> int:
         """The job's id."""
@@ -63,20 +73,21 @@ class StoredImage:
 def claim(session: Session, job_id: int, *, worker: str, lease_s: float) -> Claim | None:
     """Take a due pending job and open its attempt; None when it is not there to be taken."""
     job = JOBS.claim(session, job_id, worker=worker, lease_s=lease_s)
-    if job is None or job.lease_token is None:
+    if job is None:
         return None
+    held = Claim.of(job)
     session.add(
         JobAttempt(
             job_id=job.id,
             number=job.attempt,
             worker=worker,
-            lease_token=job.lease_token,
+            lease_token=held.token,
             backend=job.backend,
             prompt_id=job.comfyui_prompt_id,
         )
     )
     session.flush()  # whoever ends the attempt in this very transaction must find it
-    return Claim(job, job.lease_token)
+    return held
 
 
 def held_by(session: Session, job_id: int, *, worker: str, for_s: float) -> Claim | None:
@@ -94,9 +105,7 @@ def held_by(session: Session, job_id: int, *, worker: str, for_s: float) -> Clai
             JobAttempt.started_at < func.now() - timedelta(seconds=for_s),
         )
     ).one_or_none()
-    if job is None or job.lease_token is None:
-        return None
-    return Claim(job, job.lease_token)
+    return None if job is None else Claim.of(job)
 
 
 def renew(session: Session, held: Claim, *, lease_s: float) -> None:
@@ -257,6 +266,18 @@ def try_again(
     )
     _close_attempt(session, held, outcome, code, message)
     return True
+
+
+def stop_overtime(session: Session, held: Claim, *, message: str, backoff_s: float) -> bool:
+    """Take a job from a holder that did not heed its time limit, and have its prompt removed.
+
+    Returns: whether there will be another attempt.
+    """
+    # Before the row is given back, which forgets the prompt.
+    abandon(session, held.job.backend, held.job.comfyui_prompt_id)
+    return try_again(
+        session, held, code="timed_out", message=message, backoff_s=backoff_s, outcome="timed_out"
+    )
 
 
 def _is_of_earlier_attempt(session: Session, held: Claim) -> bool:

@@ -5,7 +5,7 @@ doubled or late, and the claim decides (see ``domain/lifecycle.py``).
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     cast,
+    false,
     func,
     literal,
     or_,
@@ -25,6 +26,7 @@ from sqlalchemy.orm import Session
 
 from genonaut.db.models import Base
 from genonaut.domain.lifecycle import Status
+from genonaut.domain.repairs import Stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Message:
     """A row to publish.
 
     ``task`` is the name of what is to be done with it, ``task_id`` the Celery task id chosen when
-    the row was made, ``version`` that of the row the message speaks of.
+    the row was made, ``version`` that of the row the message speaks of. ``waits_s`` is for how long
+    the row has been due, seconds, and ``was_sent`` whether the broker took a message for it before.
     """
 
     kind: str
@@ -41,6 +44,20 @@ class Message:
     queue: str
     task_id: str
     version: int
+    waits_s: float = field(default=0.0, compare=False)
+    was_sent: bool = False
+
+    def stale(self, *, why: str) -> Stale:
+        """Say that the row waits for a message, and that one will be published."""
+        return Stale(
+            rule="message_lost" if self.was_sent else "unpublished",
+            kind=self.kind,
+            id=self.row_id,
+            what=self.task,
+            stale_s=self.waits_s,
+            why=why,
+            becomes="published",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +78,28 @@ class Outbox:
     when: tuple[ColumnElement[bool], ...] = ()
 
     def unpublished(
-        self, session: Session, epoch: str, *, settle_s: float, limit: int
+        self, session: Session, epoch: str | None, *, settle_s: float, limit: int
     ) -> list[Message]:
         """List due rows that no broker message stands for, oldest first.
 
         Those never published (unless they became due within ``settle_s`` seconds: whoever made
         them is about to publish them) and those published under another epoch: Redis has lost its
-        memory since.
+        memory since. Without an ``epoch``, only the former.
         """
+        return self._messages(session, self._unpublished(epoch, settle_s).limit(limit))
+
+    def count_unpublished(self, session: Session, epoch: str | None, *, settle_s: float) -> int:
+        """Count what :meth:`unpublished` lists."""
+        rows = self._unpublished(epoch, settle_s).order_by(None).subquery()
+        return session.scalars(select(func.count()).select_from(rows)).one()
+
+    def _unpublished(self, epoch: str | None, settle_s: float) -> Select[Any]:
         model: Any = self.model
         never = model.dispatched_at.is_(None) & (
             model.available_at <= func.now() - timedelta(seconds=settle_s)
         )
-        query = self._due().where(or_(never, model.dispatch_epoch != epoch))
-        return self._messages(session, query.limit(limit))
+        forgotten = model.dispatch_epoch != epoch if epoch is not None else false()
+        return self._due().where(or_(never, forgotten))
 
     def overdue(self, session: Session, *, after_s: float, limit: int) -> list[Message]:
         """List due rows published over ``after_s`` seconds ago that nobody claimed, oldest first.
@@ -117,6 +142,8 @@ class Outbox:
                 model.id,
                 model.version,
                 model.celery_task_id,
+                model.dispatched_at.is_not(None).label("was_sent"),
+                func.extract("epoch", func.now() - model.available_at).label("waits_s"),
                 self.task.label("task"),
                 self.queue.label("queue"),
             )
@@ -138,6 +165,8 @@ class Outbox:
                 row.queue,
                 row.celery_task_id or f"{self.kind}-{row.id}",
                 row.version,
+                float(row.waits_s),
+                row.was_sent,
             )
             for row in session.execute(query)
         ]

@@ -80,17 +80,24 @@ class Machine(Generic[Row]):
         values: dict[str, Any],
     ) -> Row | None:
         model: Any = self.model
+        rows = self._change_all(session, (model.id == row_id, *conditions), values)
+        return rows[0] if rows else None
+
+    def _change_all(
+        self, session: Session, conditions: Sequence[ColumnElement[bool]], values: dict[str, Any]
+    ) -> list[Row]:
+        model: Any = self.model
         statement = (
             update(model)
-            .where(model.id == row_id, *conditions)
+            .where(*conditions)
             .values(version=model.version + 1, updated_at=func.now(), **values)
             .returning(model)
             .execution_options(populate_existing=True, synchronize_session=False)
         )
-        row: Row | None = session.scalars(statement).one_or_none()
-        if row is not None:
+        rows: list[Row] = list(session.scalars(statement))
+        for row in rows:
             add_event(session, self.describe(row))
-        return row
+        return rows
 
     def move(
         self,
@@ -127,6 +134,24 @@ class Machine(Generic[Row]):
         if row is None:
             self._refuse(session, row_id, to, token)
         return row
+
+    def give_back_all(
+        self,
+        session: Session,
+        row_ids: Sequence[int],
+        *,
+        when: Sequence[ColumnElement[bool]],
+        **values: Any,
+    ) -> list[Row]:
+        """Set running rows ``pending``, those of them for which ``when`` still holds; give these.
+
+        One statement for all, so ``values`` that differ by row are expressions.
+        """
+        model: Any = self.model
+        conditions = (model.id.in_(row_ids), model.status == Status.RUNNING, *when)
+        return self._change_all(
+            session, conditions, {"status": Status.PENDING, **_NO_LEASE, **values}
+        )
 
     def claim(
         self, session: Session, row_id: int, *, worker: str, lease_s: float, **values: Any

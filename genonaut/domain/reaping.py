@@ -1,45 +1,26 @@
-"""Find what is stuck and move its rows on; the rules behind the reconciler.
+"""Say which jobs are stuck and what becomes of them; ``RULES`` are those of jobs and runs.
 
-Each rule is a function over a bounded batch, safe to run in several processes at once
-(``FOR UPDATE SKIP LOCKED``) and cheap when there is nothing to do (partial indexes). A row that
-cannot be moved does not stop the others. Rules write rows only: what must be told to ComfyUI is
-written down too (``domain/abandoned.py``).
+The reconciler of every worker goes by them every few seconds, ``jobs.reap_stale`` and
+``GET /admin/stale`` for operators. A job is stuck by its lease, never by its age: one that is slow
+and alive is left alone, up to the hard limit. Rules write rows only: what must be told to ComfyUI
+is written down too (``domain/abandoned.py``), and what must be asked of it the next claim asks.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-import structlog
 from sqlalchemy import ColumnElement, func, select, text, update
-from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from genonaut.core.errors import ConflictError, NotFoundError
-from genonaut.db.models import GenerationJob, JobAttempt, TaskRun
-from genonaut.db.session import savepoint
+from genonaut.core.errors import ConflictError
+from genonaut.db.models import GenerationJob, JobAttempt
+from genonaut.domain import attempts, repairs
 from genonaut.domain.abandoned import abandon
+from genonaut.domain.attempts import Claim
 from genonaut.domain.generation import JOBS, close_cancelled, tell_owner
 from genonaut.domain.lifecycle import Status
-
-log = structlog.get_logger(__name__)
-
-Held = TypeVar("Held", GenerationJob, TaskRun)
-
-
-@dataclass(frozen=True, slots=True)
-class Reaped:
-    """What one sweep did."""
-
-    requeued: tuple[int, ...] = ()
-    failed: tuple[int, ...] = ()
-    cancelled: tuple[int, ...] = ()
-
-    def __bool__(self) -> bool:
-        """Whether anything was moved."""
-        return bool(self.requeued or self.failed or self.cancelled)
+from genonaut.domain.repairs import Conditions, Limits, Rule, Verdict
+from genonaut.domain.run_reaping import RUN_RULES
 
 
 def postgres_is_settling(session: Session, *, grace_s: float) -> bool:
@@ -51,117 +32,53 @@ def postgres_is_settling(session: Session, *, grace_s: float) -> bool:
     return bool(started.scalar_one())
 
 
-def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reaped:
-    """Take running rows from holders whose lease ended ``grace_s`` seconds ago.
-
-    Cancel requested: cancelled. Attempts left: pending again. Attempts used up, but a prompt was
-    posted: pending once more for a claim that may only collect. Otherwise failed, ``worker_lost``.
-    """
-    return sweep(session, GenerationJob, _reap, kind="job", grace_s=grace_s, limit=limit)
-
-
-def sweep(
-    session: Session,
-    model: type[Held],
-    reap: Callable[[Session, Held, tuple[ColumnElement[bool], ...], str], Status],
-    *,
-    kind: str,
-    grace_s: float,
-    limit: int,
-) -> Reaped:
-    """Move every running row on whose lease ended ``grace_s`` seconds ago.
-
-    ``reap`` gets a row, the condition that its lease has ended, and words for what was lost; it
-    gives the state the row is in then.
-    """
-    expired = (
-        model.status == Status.RUNNING,
-        model.lease_expires_at < func.now() - timedelta(seconds=grace_s),
-    )
-    rows = session.scalars(
-        select(model)
-        .where(*expired)
-        .order_by(model.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    moved: dict[Status, list[int]] = {
-        Status.PENDING: [],
-        Status.FAILED: [],
-        Status.CANCELLED: [],
-    }
-    for row in rows:
-        worker, attempt = row.worker, row.attempt
-        lost = f"worker {worker} lost, attempt {attempt} of {row.max_attempts}"
-        with or_skip(session, row.id, kind=kind):
-            became = reap(session, row, expired, lost)
-            moved[became].append(row.id)
-            log.warning(
-                "reaped", kind=kind, id=row.id, worker=worker, attempt=attempt, became=became
-            )
-    return Reaped(
-        requeued=tuple(moved[Status.PENDING]),
-        failed=tuple(moved[Status.FAILED]),
-        cancelled=tuple(moved[Status.CANCELLED]),
-    )
-
-
-@contextmanager
-def or_skip(session: Session, row_id: int, *, kind: str = "job") -> Iterator[None]:
-    """Give the block a savepoint; a row that has moved, or that the database refuses, is left."""
-    try:
-        with savepoint(session):
-            yield
-    except (ConflictError, NotFoundError):
-        log.info("reap_skipped", kind=kind, id=row_id)
-    except DBAPIError as error:
-        if error.connection_invalidated or isinstance(error, OperationalError):
-            raise
-        log.exception("reap_failed", kind=kind, id=row_id)
-
-
-def _reap(
-    session: Session, job: GenerationJob, expired: tuple[ColumnElement[bool], ...], lost: str
+def _close_cancelled(
+    session: Session, job: GenerationJob, _: Conditions, __: Verdict, ___: Limits
 ) -> Status:
-    _close_lost_attempt(session, job)
-    prompt = (job.backend, job.comfyui_prompt_id)
-    if job.cancel_requested_at is not None:
-        abandon(session, *prompt)
-        ended = JOBS.move(
-            session, job.id, Status.CANCELLED, when=expired, progress={"phase": "cancelled"}
-        )
-        tell_owner(session, ended)
-        return Status.CANCELLED
-    attempts_left = job.attempt < job.max_attempts
+    abandon(session, job.backend, job.comfyui_prompt_id)
+    return Status(close_cancelled(session, job).status)
+
+
+def _judge_lost(job: GenerationJob, _: Limits) -> Verdict:
+    """Whatever its attempts, a prompt that was posted is looked for once more."""
     may_collect = job.comfyui_prompt_id is not None and not job.collect_only
-    if attempts_left or may_collect:
-        JOBS.move(
-            session,
-            job.id,
-            Status.PENDING,
-            when=expired,
-            available_at=func.now(),
-            dispatched_at=None,
-            dispatch_epoch=None,
-            collect_only=not attempts_left,
-            progress={"phase": "queued", "reason": lost},
-        )
-        return Status.PENDING
-    abandon(session, *prompt)
-    ended = JOBS.move(
+    return repairs.judge_lost(job, goes_on=job.attempt < job.max_attempts or may_collect)
+
+
+def _give_back(session: Session, jobs: list[GenerationJob], when: Conditions) -> list[int]:
+    ids = [job.id for job in jobs]
+    moved = JOBS.give_back_all(
         session,
-        job.id,
-        Status.FAILED,
-        when=expired,
-        error_code="worker_lost",
-        error_message=f"{lost}; no attempts are left",
-        progress={"phase": "failed"},
+        ids,
+        when=when,
+        **repairs.DUE_AGAIN,
+        # With its attempts used up, the next claim may only collect.
+        collect_only=GenerationJob.attempt >= GenerationJob.max_attempts,
+        progress=repairs.queued(GenerationJob),
     )
+    back = [job.id for job in moved]
+    _close_lost_attempts(session, back)
+    return back
+
+
+def _take_back(
+    session: Session, job: GenerationJob, when: Conditions, verdict: Verdict, _: Limits
+) -> Status:
+    if verdict.becomes is Status.PENDING:
+        if not _give_back(session, [job], when):
+            raise ConflictError(f"job {job.id} is not lost any more")
+        return Status.PENDING
+    values: dict[str, Any] = {"progress": {"phase": verdict.becomes}}
+    if verdict.becomes is Status.FAILED:
+        values |= {"error_code": "worker_lost", "error_message": verdict.why}
+    ended = JOBS.move(session, job.id, verdict.becomes, when=when, **values)
+    _close_lost_attempts(session, [job.id])
+    abandon(session, job.backend, job.comfyui_prompt_id)
     tell_owner(session, ended)
-    return Status.FAILED
+    return verdict.becomes
 
 
-def _close_lost_attempt(session: Session, job: GenerationJob) -> None:
+def _close_lost_attempts(session: Session, job_ids: list[int]) -> None:
     values: dict[str, Any] = {
         "outcome": "worker_lost",
         "ended_at": func.now(),
@@ -169,27 +86,80 @@ def _close_lost_attempt(session: Session, job: GenerationJob) -> None:
     }
     session.execute(
         update(JobAttempt)
-        .where(JobAttempt.job_id == job.id, JobAttempt.ended_at.is_(None))
+        .where(JobAttempt.job_id.in_(job_ids), JobAttempt.ended_at.is_(None))
         .values(**values)
         .execution_options(synchronize_session=False)
     )
 
 
-def close_cancels(session: Session, *, limit: int = 200) -> Reaped:
-    """Cancel pending rows whose cancel was requested while a holder had them."""
-    jobs = session.scalars(
-        select(GenerationJob)
-        .where(
-            GenerationJob.status == Status.PENDING, GenerationJob.cancel_requested_at.is_not(None)
-        )
-        .order_by(GenerationJob.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    closed = []
-    for job in jobs:
-        with or_skip(session, job.id):
-            abandon(session, job.backend, job.comfyui_prompt_id)
-            close_cancelled(session, job)
-            closed.append(job.id)
-    return Reaped(cancelled=tuple(closed))
+def _ends_at(limits: Limits) -> ColumnElement[Any]:
+    claimed_at = (
+        select(JobAttempt.started_at)
+        .where(JobAttempt.job_id == GenerationJob.id, JobAttempt.ended_at.is_(None))
+        .scalar_subquery()
+    )
+    return claimed_at + timedelta(seconds=limits.job_limit_s + limits.stuck_grace_s)
+
+
+def _judge_overtime(job: GenerationJob, limits: Limits) -> Verdict:
+    why = repairs.overtime(job, limits.job_limit_s)
+    if job.cancel_requested_at is not None:
+        return Verdict(Status.CANCELLED, why)
+    again = job.attempt < job.max_attempts and not job.collect_only
+    return Verdict(Status.PENDING if again else Status.FAILED, why)
+
+
+def _fence(
+    session: Session, job: GenerationJob, _: Conditions, verdict: Verdict, limits: Limits
+) -> Status:
+    """Act in the place of the holder, who will find its lease lost whatever it writes."""
+    held = Claim.of(job)
+    if verdict.becomes is Status.CANCELLED:
+        abandon(session, job.backend, job.comfyui_prompt_id)
+        attempts.cancelled(session, held)
+        return Status.CANCELLED
+    backoff_s = limits.retry_backoff_s
+    again = attempts.stop_overtime(session, held, message=verdict.why, backoff_s=backoff_s)
+    return Status.PENDING if again else Status.FAILED
+
+
+def _name(job: GenerationJob) -> str:
+    return " ".join(job.prompt.split())[:60]
+
+
+CANCEL_LEFT = Rule(
+    "cancel_left",
+    "job",
+    GenerationJob,
+    is_stale=lambda _: repairs.cancel_is_left(GenerationJob),
+    since=lambda _: GenerationJob.cancel_requested_at.expression,
+    judge=repairs.judge_left,
+    act=_close_cancelled,
+    what=_name,
+)
+WORKER_LOST = Rule(
+    "worker_lost",
+    "job",
+    GenerationJob,
+    is_stale=lambda limits: repairs.lease_has_ended(GenerationJob, limits),
+    since=lambda _: GenerationJob.lease_expires_at.expression,
+    judge=_judge_lost,
+    act=_take_back,
+    what=_name,
+    give_back=_give_back,
+    takes_from_holders=True,
+)
+OVERTIME = Rule(
+    "overtime",
+    "job",
+    GenerationJob,
+    is_stale=lambda limits: repairs.is_overtime(GenerationJob, _ends_at(limits)),
+    since=_ends_at,
+    judge=_judge_overtime,
+    act=_fence,
+    what=_name,
+    takes_from_holders=True,
+)
+
+RULES: tuple[Rule[Any], ...] = (CANCEL_LEFT, WORKER_LOST, OVERTIME, *RUN_RULES)
+"""Every rule, in the order they are gone by: what one ends, the next lets begin."""

@@ -32,6 +32,16 @@ class RunClaim:
     run: TaskRun
     token: UUID
 
+    @classmethod
+    def of(cls, run: TaskRun) -> "RunClaim":
+        """Give the claim that holds a running run, to act in its holder's place.
+
+        Raises: LeaseLostError: nobody holds it.
+        """
+        if run.lease_token is None:
+            raise LeaseLostError(f"run {run.id} is {run.status}; nobody holds it")
+        return cls(run, run.lease_token)
+
     @property
     def row_id(self) -> int:
         """The run's id."""
@@ -51,9 +61,7 @@ def claim(session: Session, run_id: int, *, worker: str, lease_s: float) -> RunC
     run = RUNS.claim(
         session, run_id, worker=worker, lease_s=lease_s, claimed_at=func.clock_timestamp()
     )
-    if run is None or run.lease_token is None:
-        return None
-    return RunClaim(run, run.lease_token)
+    return None if run is None else RunClaim.of(run)
 
 
 def held_by(session: Session, run_id: int, *, worker: str, for_s: float) -> RunClaim | None:
@@ -69,9 +77,7 @@ def held_by(session: Session, run_id: int, *, worker: str, for_s: float) -> RunC
             TaskRun.claimed_at < func.clock_timestamp() - timedelta(seconds=for_s),
         )
     ).one_or_none()
-    if run is None or run.lease_token is None:
-        return None
-    return RunClaim(run, run.lease_token)
+    return None if run is None else RunClaim.of(run)
 
 
 def renew(session: Session, held: RunClaim, *, lease_s: float) -> None:

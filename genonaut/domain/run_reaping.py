@@ -1,117 +1,162 @@
-"""Find runs that are stuck and move them on; see ``domain/reaping.py``, which does so for jobs."""
+"""Say which runs are stuck and what becomes of them; see ``domain/reaping.py``, of jobs."""
 
-from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 
-import structlog
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, case, func, literal
 from sqlalchemy.orm import Session
 
+from genonaut.core.errors import ConflictError
 from genonaut.db.models import TaskRun
+from genonaut.domain import repairs, run_attempts
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.reaping import Reaped, or_skip, sweep
+from genonaut.domain.repairs import Conditions, Limits, Rule, Verdict
+from genonaut.domain.run_attempts import RunClaim
 from genonaut.domain.runs import RUNS, begin_held_back, close_cancelled, is_busy, let_next_begin
 
-log = structlog.get_logger(__name__)
 
-
-def reap_expired(session: Session, *, grace_s: float, limit: int = 200) -> Reaped:
-    """Take running runs from holders whose lease ended ``grace_s`` seconds ago.
-
-    Cancel requested: cancelled. Attempts left: pending again, to go on from its checkpoint.
-    Otherwise failed, ``worker_lost``.
-    """
-    return sweep(session, TaskRun, _reap, kind="run", grace_s=grace_s, limit=limit)
-
-
-def _reap(
-    session: Session, run: TaskRun, expired: tuple[ColumnElement[bool], ...], lost: str
+def _close_cancelled(
+    session: Session, run: TaskRun, _: Conditions, __: Verdict, ___: Limits
 ) -> Status:
-    if run.cancel_requested_at is None and run.attempt < run.max_attempts:
-        RUNS.move(
-            session,
-            run.id,
-            Status.PENDING,
-            when=expired,
-            available_at=func.now(),
-            dispatched_at=None,
-            dispatch_epoch=None,
-            progress={**run.progress, "phase": "queued", "reason": lost},
-        )
+    return Status(close_cancelled(session, run).status)
+
+
+def _judge_lost(run: TaskRun, _: Limits) -> Verdict:
+    return repairs.judge_lost(run, goes_on=run.attempt < run.max_attempts)
+
+
+def _give_back(session: Session, runs: list[TaskRun], when: Conditions) -> list[int]:
+    moved = RUNS.give_back_all(
+        session,
+        [run.id for run in runs],
+        when=when,
+        **repairs.DUE_AGAIN,
+        progress=TaskRun.progress.op("||")(repairs.queued(TaskRun)),
+    )
+    return [run.id for run in moved]
+
+
+def _take_back(
+    session: Session, run: TaskRun, when: Conditions, verdict: Verdict, _: Limits
+) -> Status:
+    if verdict.becomes is Status.PENDING:
+        if not _give_back(session, [run], when):
+            raise ConflictError(f"run {run.id} is not lost any more")
         return Status.PENDING
-    if run.cancel_requested_at is not None:
-        progress = {**run.progress, "phase": "cancelled"}
-        ended = RUNS.move(session, run.id, Status.CANCELLED, when=expired, progress=progress)
-    else:
-        ended = RUNS.move(
-            session,
-            run.id,
-            Status.FAILED,
-            when=expired,
-            error_code="worker_lost",
-            error_message=f"{lost}; no attempts are left",
-        )
+    values: dict[str, Any] = {"progress": {**run.progress, "phase": verdict.becomes}}
+    if verdict.becomes is Status.FAILED:
+        values |= {"error_code": "worker_lost", "error_message": verdict.why}
+    ended = RUNS.move(session, run.id, verdict.becomes, when=when, **values)
     let_next_begin(session, ended)
-    return Status(ended.status)
+    return verdict.becomes
 
 
-def close_cancels(session: Session, *, limit: int = 200) -> Reaped:
-    """Cancel pending runs whose cancel was requested while a holder had them."""
-    runs = session.scalars(
-        select(TaskRun)
-        .where(TaskRun.status == Status.PENDING, TaskRun.cancel_requested_at.is_not(None))
-        .order_by(TaskRun.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    closed = []
-    for run in runs:
-        with or_skip(session, run.id, kind="run"):
-            close_cancelled(session, run)
-            closed.append(run.id)
-    return Reaped(cancelled=tuple(closed))
+def _limit_s(task: str, limits: Limits) -> float:
+    longest = max(limits.run_limits_s.values(), default=0.0)
+    return limits.run_limits_s.get(task, longest)
 
 
-def begin_what_waits(session: Session, *, limit: int = 200) -> list[int]:
-    """Let held-back runs begin whose predecessor ended unnoticed; give their ids."""
-    waiting = session.scalars(
-        select(TaskRun.id)
-        .where(TaskRun.status == Status.PENDING, TaskRun.held_back, ~is_busy())
-        .order_by(TaskRun.id)
-        .limit(limit)
-    ).all()
-    return [run_id for run_id in waiting if begin_held_back(session, run_id) is not None]
+def _ends_at(limits: Limits) -> ColumnElement[Any]:
+    known = [(TaskRun.task == task, literal(s)) for task, s in limits.run_limits_s.items()]
+    longest = literal(_limit_s("", limits))
+    allowed_s = case(*known, else_=longest) if known else longest
+    seconds = allowed_s + limits.stuck_grace_s
+    return TaskRun.claimed_at + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
-def fail_unknown(
-    session: Session, known: Collection[str], *, after_s: float, limit: int = 200
-) -> list[int]:
-    """Fail pending runs of tasks that no longer exist; give their ids.
+def _judge_overtime(run: TaskRun, limits: Limits) -> Verdict:
+    is_cancelled = run.cancel_requested_at is not None
+    why = repairs.overtime(run, _limit_s(run.task, limits))
+    return Verdict(Status.CANCELLED if is_cancelled else Status.FAILED, why)
 
-    Only those that have waited ``after_s`` seconds: during an upgrade another worker may know the
-    task already.
-    """
-    runs = session.scalars(
-        select(TaskRun)
-        .where(
-            TaskRun.status == Status.PENDING,
-            TaskRun.task.not_in(list(known)),
-            TaskRun.updated_at < func.now() - timedelta(seconds=after_s),
-        )
-        .order_by(TaskRun.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    failed = []
-    for run in runs:
-        with or_skip(session, run.id, kind="run"):
-            ended = RUNS.move(
-                session,
-                run.id,
-                Status.FAILED,
-                error_code="unknown_task",
-                error_message=f"there is no task {run.task} any more",
-            )
-            let_next_begin(session, ended)
-            failed.append(run.id)
-    return failed
+
+def _fence(session: Session, run: TaskRun, _: Conditions, verdict: Verdict, __: Limits) -> Status:
+    """Act in the place of the holder, who will find its lease lost whatever it writes."""
+    run_attempts.fail(session, RunClaim.of(run), code="timed_out", message=verdict.why)
+    return verdict.becomes
+
+
+def _begin(session: Session, run: TaskRun, _: Conditions, __: Verdict, ___: Limits) -> Status:
+    if begin_held_back(session, run.id) is None:
+        raise ConflictError(f"{run.id} must wait on")
+    return Status.PENDING
+
+
+def _is_unknown(limits: Limits) -> Conditions:
+    """Only after a while: during an upgrade another worker may know the task already."""
+    return (
+        TaskRun.status == Status.PENDING,
+        TaskRun.task.not_in(sorted(limits.run_limits_s)),
+        TaskRun.updated_at < func.now() - timedelta(seconds=limits.unknown_after_s),
+    )
+
+
+def _fail_unknown(
+    session: Session, run: TaskRun, _: Conditions, verdict: Verdict, __: Limits
+) -> Status:
+    ended = RUNS.move(
+        session, run.id, Status.FAILED, error_code="unknown_task", error_message=verdict.why
+    )
+    let_next_begin(session, ended)
+    return Status.FAILED
+
+
+def _name(run: TaskRun) -> str:
+    return run.task
+
+
+CANCEL_LEFT = Rule(
+    "cancel_left",
+    "run",
+    TaskRun,
+    is_stale=lambda _: repairs.cancel_is_left(TaskRun),
+    since=lambda _: TaskRun.cancel_requested_at.expression,
+    judge=repairs.judge_left,
+    act=_close_cancelled,
+    what=_name,
+)
+WORKER_LOST = Rule(
+    "worker_lost",
+    "run",
+    TaskRun,
+    is_stale=lambda limits: repairs.lease_has_ended(TaskRun, limits),
+    since=lambda _: TaskRun.lease_expires_at.expression,
+    judge=_judge_lost,
+    act=_take_back,
+    what=_name,
+    give_back=_give_back,
+    takes_from_holders=True,
+)
+OVERTIME = Rule(
+    "overtime",
+    "run",
+    TaskRun,
+    is_stale=lambda limits: repairs.is_overtime(TaskRun, _ends_at(limits)),
+    since=_ends_at,
+    judge=_judge_overtime,
+    act=_fence,
+    what=_name,
+    takes_from_holders=True,
+)
+HELD_BACK = Rule(
+    "held_back",
+    "run",
+    TaskRun,
+    is_stale=lambda _: (TaskRun.status == Status.PENDING, TaskRun.held_back.expression, ~is_busy()),
+    since=lambda _: TaskRun.updated_at.expression,
+    judge=lambda _, __: Verdict(Status.PENDING, "the run it waited for has ended"),
+    act=_begin,
+    what=_name,
+)
+UNKNOWN_TASK = Rule(
+    "unknown_task",
+    "run",
+    TaskRun,
+    is_stale=_is_unknown,
+    since=lambda _: TaskRun.updated_at.expression,
+    judge=lambda run, _: Verdict(Status.FAILED, f"there is no task {run.task} any more"),
+    act=_fail_unknown,
+    what=_name,
+)
+
+RUN_RULES: tuple[Rule[Any], ...] = (CANCEL_LEFT, WORKER_LOST, OVERTIME, HELD_BACK, UNKNOWN_TASK)

@@ -10,10 +10,10 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from uuid import uuid4
 
 import redis
@@ -22,6 +22,7 @@ from kombu.exceptions import BatchPublishError, OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from genonaut.api.config import Settings
 from genonaut.core.clock import utcnow
@@ -35,6 +36,8 @@ from genonaut.worker.queue_app import celery
 from genonaut.worker.queues import GENERATION, RUN_COMFY_JOB
 
 log = structlog.get_logger(__name__)
+
+Begin: TypeAlias = Callable[[], AbstractContextManager[Session]]
 
 _PAGE = 500
 _BATCH = 200
@@ -183,8 +186,10 @@ def _task_id(raw: bytes) -> str | None:
         return None
 
 
-def publish(database: Database, broker: Broker, messages: Sequence[Message]) -> int:
+def publish(begin: Begin, broker: Broker, messages: Sequence[Message]) -> int:
     """Send messages and record those the broker took; give their number.
+
+    ``begin`` begins a transaction.
 
     Sent twice does no harm: a row is claimed once.
 
@@ -195,7 +200,7 @@ def publish(database: Database, broker: Broker, messages: Sequence[Message]) -> 
         batch = messages[start : start + _BATCH]
         epoch = broker.epoch()
         broker.send(batch)
-        with database.transaction() as session:
+        with begin() as session:
             for kind, outbox in OUTBOXES.items():
                 ours = [message for message in batch if message.kind == kind]
                 if ours:
@@ -243,7 +248,7 @@ class Dispatcher:
         with Broker(self._settings) as broker:
             while (batch := self._batch()) is not None:
                 try:
-                    publish(self._database, broker, batch)
+                    publish(self._database.transaction, broker, batch)
                 except (BrokerUnavailableError, SQLAlchemyError) as error:
                     log.warning("dispatch_failed", count=len(batch), reason=str(error)[:200])
                 except Exception:

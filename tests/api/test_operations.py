@@ -4,9 +4,10 @@ import pytest
 from sqlalchemy import text
 
 from genonaut.core.clock import utcnow
-from genonaut.domain import heartbeats
+from genonaut.domain import heartbeats, reaping
 from genonaut.domain.users import Role
 from genonaut.worker.queues import QUEUES, WORKERS
+from tests.support.reaping import sweep
 
 ADMIN = "/api/v1/admin"
 
@@ -31,7 +32,7 @@ def checks(account):
     return answer.json()["status"], {c["name"]: c for c in answer.json()["checks"]}
 
 
-@pytest.mark.parametrize("path", ["queues", "workers", "health"])
+@pytest.mark.parametrize("path", ["queues", "workers", "health", "stale"])
 def test_they_are_for_auditors(make_account, path):
     assert make_account("ada", Role.USER).client.get(f"{ADMIN}/{path}").status_code == 403
 
@@ -69,3 +70,40 @@ def test_health_is_red_when_work_waits_and_nobody_does_it_though_workers_report(
     assert (status, found["queue.generation"]["ok"]) == ("red", False)
     assert "nobody works" in found["queue.generation"]["detail"]
     assert found["workers.generation"]["ok"]
+
+
+def test_what_is_stuck_is_shown_with_its_reason_and_what_becomes_of_it(
+    eve, make_claim, make_run, database
+):
+    empty = eve.client.get(f"{ADMIN}/stale").json()
+    assert empty == {"counts": {}, "items": [], "recent": []}
+    held, run = make_claim(lease_s=-60), make_run(task="toys.gone")
+    with database.transaction() as session:
+        session.execute(
+            text(
+                "UPDATE task_runs SET available_at = now() - interval '2 min',"
+                " updated_at = now() - interval '2 min', dispatched_at = NULL"
+            )
+        )
+    report = eve.client.get(f"{ADMIN}/stale").json()
+    assert report["counts"] == {
+        "job.worker_lost": 1,
+        "run.unknown_task": 1,
+        "run.unpublished": 1,
+    }
+    lost, gone, waits = report["items"]
+    assert (lost["id"], lost["becomes"], lost["worker"]) == (held.job_id, "pending", "worker-1")
+    assert lost["why"] == "worker worker-1 lost, attempt 1 of 4"
+    assert lost["what"] == "a lighthouse at dawn"
+    assert (gone["id"], gone["becomes"]) == (run.id, "failed")
+    assert (waits["id"], waits["becomes"], waits["stale_s"]) == (run.id, "published", 120.0)
+
+
+def test_what_was_mended_last_is_shown(eve, make_claim, database):
+    held = make_claim(lease_s=-60)
+    sweep(database, reaping.WORKER_LOST)
+    report = eve.client.get(f"{ADMIN}/stale", params={"limit": 1}).json()
+    (act,) = report["recent"]
+    assert (act["rule"], act["kind"], act["id"]) == ("worker_lost", "job", held.job_id)
+    assert (act["became"], act["count"]) == ("pending", 1)
+    assert eve.client.get(f"{ADMIN}/stale", params={"limit": 501}).status_code == 422

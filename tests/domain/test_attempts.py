@@ -16,9 +16,10 @@ from genonaut.db.models import (
     JobAttempt,
     UserNotification,
 )
-from genonaut.domain import attempts, generation, reaping
+from genonaut.domain import attempts, generation, reaping, repairs
 from genonaut.domain.attempts import StoredImage
 from genonaut.domain.generation import NewJob
+from tests.support.reaping import LIMITS, sweep
 
 IMAGE = StoredImage("ab/cd.png", "ab" * 32, "image/png", 64, 48, 10, {"256": {"key": "t"}})
 WAIT = {
@@ -243,7 +244,8 @@ def test_a_prompt_of_a_lost_attempt_fails_on_that_attempts_account(
         session.execute(
             text("UPDATE generation_jobs SET lease_expires_at = now() - '1h'::interval")
         )
-        assert reaping.reap_expired(session, grace_s=5).requeued == (job.id,)
+        swept = repairs.sweep(session, reaping.WORKER_LOST, LIMITS)
+        assert [(lost.id, lost.becomes) for lost in swept.done] == [(job.id, "pending")]
     second = make_claim(job, worker="w2")
     assert act(attempts.try_again, second, code="x", message="x", backoff_s=5)
     assert reload(job).attempt == 1
@@ -386,11 +388,6 @@ def race(*calls) -> list[object]:
         return list(pool.map(run, calls))
 
 
-def sweep(database) -> reaping.Reaped:
-    with database.transaction() as session:
-        return reaping.reap_expired(session, grace_s=5)
-
-
 def test_of_twenty_claims_at_once_one_wins(committed_database, make_job, tries, act):
     job = make_job()
 
@@ -425,19 +422,19 @@ def test_of_completion_and_reaping_one_wins(committed_database, make_claim, relo
     held = make_claim(lease_s=-60)
     done, reaped = race(
         lambda: act(ENDINGS["complete"], held),
-        lambda: sweep(committed_database),
+        lambda: sweep(committed_database, reaping.WORKER_LOST),
     )
     if reload(held).status == "completed":
         assert not reaped
     else:
         assert isinstance(done, LeaseLostError)
-        assert reaped.requeued == (held.job_id,)
+        assert reaped == {"pending": [held.job_id]}
 
 
 def test_two_reapers_share_the_work(committed_database, make_claim, act):
     ids = {make_claim(lease_s=-60).job_id for _ in range(10)}
-    swept = race(*[lambda: sweep(committed_database)] * 2)
-    moved = [job_id for one in swept for job_id in one.requeued]
+    swept = race(*[lambda: sweep(committed_database, reaping.WORKER_LOST)] * 2)
+    moved = [job_id for one in swept for job_id in one.get("pending", ())]
     assert sorted(moved) == sorted(ids)
 
 

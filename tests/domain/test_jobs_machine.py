@@ -1,5 +1,6 @@
 """Whatever workers, users and the reaper do in whatever order, a job keeps its promises."""
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -10,10 +11,11 @@ from sqlalchemy import func, select, text
 
 from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.db.models import ContentItem, GenerationJob, JobAttempt, User, UserNotification
-from genonaut.domain import attempts, generation, reaping
+from genonaut.domain import attempts, generation, reaping, repairs
 from genonaut.domain.attempts import Claim, StoredImage
 from genonaut.domain.generation import NewJob
 from tests.support.database import rolled_back
+from tests.support.reaping import LIMITS
 
 IMAGE = StoredImage("ab/cd.png", "ab" * 32, "image/png", 64, 64, 10, {})
 FINAL = {"completed", "failed", "cancelled"}
@@ -156,14 +158,19 @@ class Jobs(RuleBasedStateMachine):
             assert held.job.attempt == before["attempt"] + counted
             self.claims.append(held)
 
-    @rule(index=indexes, what=st.sampled_from(["reap", "reap", "close cancels", "webhook"]))
+    @rule(
+        index=indexes, what=st.sampled_from(["reap", "reap", "fence", "close cancels", "webhook"])
+    )
     def reconciler_passes(self, index: int, what: str) -> None:
         with self.database.transaction() as session:
             match what:
                 case "reap":
-                    reaping.reap_expired(session, grace_s=5)
+                    repairs.sweep(session, reaping.WORKER_LOST, LIMITS)
+                case "fence":  # whatever is running has been at work for too long
+                    overtime = replace(LIMITS, job_limit_s=-1, stuck_grace_s=0)
+                    repairs.sweep(session, reaping.OVERTIME, overtime)
                 case "close cancels":
-                    reaping.close_cancels(session)
+                    repairs.sweep(session, reaping.CANCEL_LEFT, LIMITS)
                 case "webhook":
                     job = session.get_one(GenerationJob, self.pick(index))
                     generation.note_webhook(session, job)

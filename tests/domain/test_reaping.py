@@ -1,19 +1,19 @@
 """What is stuck moves on: lost workers, cancels nobody closed, messages that went astray."""
 
+from functools import partial
+
 import pytest
 from sqlalchemy import select, text
 
+from genonaut.core.errors import LeaseLostError
 from genonaut.db.models import GenerationJob, JobAttempt, UserNotification
 from genonaut.domain import attempts, generation, reaping
+from tests.support.reaping import sweep
 
 
 @pytest.fixture
 def reap(database):
-    def run(**options):
-        with database.transaction() as session:
-            return reaping.reap_expired(session, **{"grace_s": 5, **options})
-
-    return run
+    return partial(sweep, database, reaping.WORKER_LOST)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_live_lease_and_one_in_its_grace_are_left_alone(reap, make_claim, relo
 
 def test_a_lost_attempt_is_shown_and_the_job_is_due_again(database, reap, make_claim, reload):
     held = make_claim(lease_s=-60)
-    assert reap().requeued == (held.job_id,)
+    assert reap() == {"pending": [held.job_id]}
     job = reload(held)
     assert (job.status, job.attempt, job.dispatched_at) == ("pending", 1, None)
     assert job.progress == {"phase": "queued", "reason": "worker worker-1 lost, attempt 1 of 4"}
@@ -57,7 +57,7 @@ def test_a_poisoned_job_ends_after_its_attempts(
     assert claims == (4 if posted else 3)  # one more may only collect what was posted
     ended = reload(job)
     assert (ended.status, ended.error_code, ended.attempt) == ("failed", "worker_lost", 3)
-    assert last.failed == (job.id,)
+    assert last == {"failed": [job.id]}
     assert left_at_comfyui() == ([("b", "p")] if posted else [])
     with database.transaction() as session:
         assert session.scalars(select(UserNotification.kind)).all() == ["job_failed"]
@@ -71,14 +71,14 @@ def test_a_lost_job_with_a_cancel_is_cancelled_and_its_prompt_reported(
         attempts.begin_prompt(session, held, backend="b", prompt_id="p")
         attempts.renew(session, held, lease_s=-60)
         generation.request_cancel(session, held.job.user_id, held.job_id)
-    swept = reap()
-    assert (swept.cancelled, left_at_comfyui()) == ((held.job_id,), [("b", "p")])
+    assert reap() == {"cancelled": [held.job_id]}
+    assert left_at_comfyui() == [("b", "p")]
     assert reload(held).status == "cancelled"
 
 
 def test_a_sweep_is_bounded_and_takes_the_oldest_first(reap, make_claim):
     claims = [make_claim(lease_s=-60) for _ in range(3)]
-    assert reap(limit=2).requeued == tuple(held.job_id for held in claims[:2])
+    assert reap(limit=2) == {"pending": [held.job_id for held in claims[:2]]}
 
 
 def test_a_row_another_process_works_on_is_skipped(committed_database, reap, make_claim):
@@ -87,7 +87,7 @@ def test_a_row_another_process_works_on_is_skipped(committed_database, reap, mak
         session.execute(
             select(GenerationJob.id).where(GenerationJob.id == busy.job_id).with_for_update()
         )
-        assert reap().requeued == (free.job_id,)
+        assert reap() == {"pending": [free.job_id]}
 
 
 def test_a_cancel_left_behind_by_its_holder_is_closed(
@@ -98,9 +98,8 @@ def test_a_cancel_left_behind_by_its_holder_is_closed(
         attempts.begin_prompt(session, held, backend="b", prompt_id="p")
         generation.request_cancel(session, held.job.user_id, held.job_id)
         attempts.release(session, held, reason="deploy")
-    with database.transaction() as session:
-        closed = reaping.close_cancels(session)
-    assert (closed.cancelled, left_at_comfyui()) == ((held.job_id,), [("b", "p")])
+    assert sweep(database, reaping.CANCEL_LEFT) == {"cancelled": [held.job_id]}
+    assert left_at_comfyui() == [("b", "p")]
     assert reload(held).status == "cancelled"
 
 
@@ -114,7 +113,7 @@ def test_cancelling_a_job_that_waits_with_a_prompt_removes_the_prompt(
     with database.transaction() as session:
         generation.request_cancel(session, held.job.user_id, held.job_id)
         assert attempts.claim(session, held.job_id, worker="w", lease_s=30) is None
-        reaping.close_cancels(session)
+    sweep(database, reaping.CANCEL_LEFT)
     assert left_at_comfyui() == [("b", "p")]
     assert reload(held).status == "cancelled"
 
@@ -135,12 +134,62 @@ def test_a_row_the_database_refuses_does_not_stop_the_others(
         )
     committed_database.sinks.append(told.extend)
     try:
-        assert reap().requeued == (other.job_id,)
+        assert reap() == {"pending": [other.job_id]}
     finally:
         with committed_database.transaction() as session:
             session.execute(text("DROP FUNCTION refuse CASCADE"))
     assert reload(refused).status == "running"
     assert {event.id for event in told} == {other.job_id}
+
+
+# --- a worker that lives, renews its lease and does not end --------------------------------------
+
+OVERDUE = {"job_limit_s": -61, "stuck_grace_s": 60}
+
+
+def test_a_slow_job_is_left_alone_up_to_its_limit_and_the_grace(database, make_claim, reload):
+    held = make_claim()
+    assert not sweep(database, reaping.OVERTIME)
+    assert not sweep(database, reaping.OVERTIME, job_limit_s=-30, stuck_grace_s=60)
+    assert reload(held).status == "running"
+
+
+def test_a_job_past_its_limit_is_taken_from_its_holder_and_its_prompt_stopped(
+    database, make_claim, reload, left_at_comfyui
+):
+    held = make_claim()
+    with database.transaction() as session:
+        attempts.begin_prompt(session, held, backend="b", prompt_id="p")
+    assert sweep(database, reaping.OVERTIME, **OVERDUE) == {"pending": [held.job_id]}
+    job = reload(held)
+    assert (job.status, job.attempt, job.comfyui_prompt_id) == ("pending", 1, None)
+    assert left_at_comfyui() == [("b", "p")]
+    with database.transaction() as session:
+        assert session.scalars(select(JobAttempt.outcome)).all() == ["timed_out"]
+    with pytest.raises(LeaseLostError), database.transaction() as session:
+        attempts.report(session, held, {"phase": "drawing"})
+
+
+def test_the_last_attempt_past_its_limit_fails_the_job_once(database, make_job, make_claim, reload):
+    held = make_claim(make_job(max_attempts=1))
+    assert sweep(database, reaping.OVERTIME, **OVERDUE) == {"failed": [held.job_id]}
+    assert not sweep(database, reaping.OVERTIME, **OVERDUE)
+    assert (reload(held).status, reload(held).error_code) == ("failed", "timed_out")
+    with database.transaction() as session:
+        assert session.scalars(select(UserNotification.kind)).all() == ["job_failed"]
+
+
+def test_a_job_past_its_limit_whose_cancel_was_requested_is_cancelled(
+    database, make_claim, reload, left_at_comfyui
+):
+    held = make_claim()
+    with database.transaction() as session:
+        attempts.begin_prompt(session, held, backend="b", prompt_id="p")
+        generation.request_cancel(session, held.job.user_id, held.job_id)
+    assert sweep(database, reaping.OVERTIME, **OVERDUE) == {"cancelled": [held.job_id]}
+    assert left_at_comfyui() == [("b", "p")]
+    with database.transaction() as session:
+        assert session.scalars(select(UserNotification.kind)).all() == ["job_cancelled"]
 
 
 def test_a_server_that_just_started_is_settling(session):

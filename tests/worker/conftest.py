@@ -69,7 +69,8 @@ def run_task(
         finally:
             task_services.database.sinks.remove(seen.extend)
         assert row.status == "completed", f"{row.error_code}: {row.error_message}"
-        shown = [event.row["progress"] for event in seen]
+        own = [event for event in seen if (event.kind, event.id) == ("run", row.id)]
+        shown = [event.row["progress"] for event in own]
         percents = [progress["percent"] for progress in shown if "percent" in progress]
         assert percents == sorted(percents)
         steps = [(p["done"], p.get("total")) for p in shown if p.get("phase") == "running"]

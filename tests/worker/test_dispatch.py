@@ -64,7 +64,7 @@ def test_what_was_published_is_recorded_with_its_epoch(
     database, broker, make_job, reload, unpublished, redis_client, settings
 ):
     jobs = [make_job() for _ in range(3)]
-    assert publish(database, broker, unpublished()) == 3
+    assert publish(database.transaction, broker, unpublished()) == 3
     assert queue_length(redis_client, settings) == 3
     assert {reload(job).dispatch_epoch for job in jobs} == {broker.epoch()}
     assert unpublished(broker.epoch()) == []
@@ -74,7 +74,7 @@ def test_the_broker_holds_what_waits_and_what_is_being_delivered(
     database, broker, make_job, unpublished, celery_app
 ):
     jobs = [make_job() for _ in range(5)]
-    publish(database, broker, unpublished())
+    publish(database.transaction, broker, unpublished())
     got = []
     with celery_app.connection_for_read() as connection:
         queue = celery_app.amqp.queues[GENERATION]
@@ -224,14 +224,14 @@ def test_what_a_broker_took_before_it_went_away_is_recorded(
 
     first, second = make_job(), make_job()
     with pytest.raises(BrokerUnavailableError):
-        publish(database, TakesOne(), unpublished())
+        publish(database.transaction, TakesOne(), unpublished())
     assert reload(first).dispatched_at is not None
     assert reload(second).dispatched_at is None
 
 
 def test_publishing_changes_no_version(database, broker, make_job, unpublished, reload):
     job = make_job()
-    publish(database, broker, unpublished())
+    publish(database.transaction, broker, unpublished())
     assert reload(job).version == job.version
     with database.transaction() as session:
         session.execute(update(GenerationJob).values(dispatch_epoch="other"))

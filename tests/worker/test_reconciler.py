@@ -13,7 +13,8 @@ from genonaut.domain.delivery import missing
 from genonaut.local import processes
 from genonaut.worker.dispatch import OUTBOXES, Broker
 from genonaut.worker.queue_app import GENERATION
-from genonaut.worker.reconciler import LOCK_ID, Reconciler
+from genonaut.worker.reconciler import Contact, Reconciler
+from genonaut.worker.repair import LOCK_ID, Repairs
 
 pytestmark = pytest.mark.usefixtures("celery_app")
 
@@ -69,7 +70,7 @@ def test_after_a_flush_every_pending_row_is_sent_again_once(
 def test_a_flush_between_two_batches_does_not_make_a_pass_endless(
     committed_database, reconciler, make_job, due, queued, redis_client, monkeypatch
 ):
-    monkeypatch.setattr("genonaut.worker.reconciler.BATCH", 2)
+    monkeypatch.setattr("genonaut.worker.repair.BATCH", 2)
     for _ in range(6):
         make_job()
     due()
@@ -227,3 +228,31 @@ def test_a_message_that_was_lost_is_found_by_a_pass(
     assert processes.wait_until(lambda: queued() == 1, 5)
     reconciler.run_once()
     assert queued() == 1
+
+
+@pytest.mark.parametrize(
+    ("seen_at", "settling"),
+    [
+        ([0, 5, 10, 15], False),
+        ([0, 5, 21], True),
+        ([0, 5, 21, 25, 50], True),
+        ([0, 5, 21, 25, 30, 35, 40, 45, 51], False),
+        ([100], False),  # it has just started: who held rows before may be long gone
+    ],
+)
+def test_a_gap_in_the_contact_with_postgres_is_an_outage_also_for_the_others(seen_at, settling):
+    contact = Contact(lost_after_s=15, grace_s=30)
+    assert [contact.is_settling(now) for now in seen_at][-1] == settling
+
+
+def test_nothing_is_taken_from_holders_after_an_outage(
+    committed_database, make_settings, make_claim, reload
+):
+    held, left = make_claim(lease_s=-60), make_claim()
+    with committed_database.transaction() as session:
+        generation.request_cancel(session, left.job.user_id, left.job_id)
+        attempts.release(session, left, reason="deploy")
+    repairs = Repairs(committed_database.transaction, make_settings(postgres_grace_s=0), None)
+    assert [one.id for one in repairs.reap(outage=True)] == [left.job_id]
+    assert [one.id for one in repairs.reap()] == [held.job_id]
+    assert reload(held).status == "pending"

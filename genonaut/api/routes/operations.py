@@ -1,14 +1,17 @@
 """Show auditors what waits, who works and whether all is well."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from genonaut.api import answers_health as answers
 from genonaut.api.answers import READING, problems
 from genonaut.api.deps import CallerDep
-from genonaut.domain import health
+from genonaut.domain import health, repairs
 from genonaut.domain.health import Limits
 from genonaut.domain.users import Role
+from genonaut.worker import repair
 from genonaut.worker.queues import GENERATION, QUEUES
 
 router = APIRouter(prefix="/admin", tags=["operations"])
@@ -60,3 +63,24 @@ def read_health(caller: CallerDep) -> Response:
     checks = health.judge(states, processes, late=late, free_mb=free_mb, limits=limits)
     status = "ok" if all(check.ok for check in checks) else "red"
     return JSONResponse({"status": status, "checks": [check.public() for check in checks]})
+
+
+@router.get(
+    "/stale",
+    operation_id="readStale",
+    responses={200: {"model": answers.StaleReport}, **READING, **problems(403)},
+)
+def read_stale(
+    caller: CallerDep,
+    limit: Annotated[int, Query(ge=1, le=500, description="Rows of each rule, and acts.")] = 50,
+) -> Response:
+    """Show what is stuck now and why, what will become of it, and what was done last.
+
+    The workers mend within seconds what they find; what stays here has no worker to mend it.
+    """
+    settings = caller.services.settings
+    with caller.transaction(role=Role.AUDITOR) as (session, _):
+        found = repair.look(session, settings, epoch=None, limit=limit)
+        recent = [repairs.public(act) for act in repairs.recent(session, limit=limit)]
+    items = [stale.public() for stale in found.items]
+    return JSONResponse({"counts": found.counts, "items": items, "recent": recent})

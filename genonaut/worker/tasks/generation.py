@@ -9,7 +9,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from genonaut.core.errors import ConflictError
 from genonaut.domain import attempts
-from genonaut.domain.abandoned import abandon
 from genonaut.worker import generation
 from genonaut.worker.queue_app import celery
 from genonaut.worker.queues import RUN_COMFY_JOB
@@ -36,16 +35,13 @@ def _record_hard_timeout(job_id: int, *, worker: str, limit_s: float) -> None:
             held = attempts.held_by(session, job_id, worker=worker, for_s=0.9 * limit_s)
             if held is None:
                 return
-            # Before the row is given back, which forgets them. Telling ComfyUI is left to the
-            # reconciler: this runs in the loop that serves the whole worker.
-            abandon(session, held.job.backend, held.job.comfyui_prompt_id)
-            attempts.try_again(
+            # Telling ComfyUI is left to the reconciler: this runs in the loop that serves the
+            # whole worker.
+            attempts.stop_overtime(
                 session,
                 held,
-                code="timed_out",
                 message=f"the task was stopped after {limit_s:.0f} seconds",
                 backoff_s=settings.job_retry_backoff_s,
-                outcome="timed_out",
             )
     except (SQLAlchemyError, ConflictError) as error:
         # The lease runs out in any case, and the reconciler takes the job back then.

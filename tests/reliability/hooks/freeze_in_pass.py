@@ -3,18 +3,19 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
-from genonaut.worker.reconciler import Reconciler
+from genonaut.worker.repair import Repairs
 
-_reap = Reconciler._reap
+_reap = Repairs.reap
 
 
-def _freeze(self: Reconciler) -> None:
+def _freeze(self: Repairs, **options: Any) -> Any:
     switch = Path("freeze")
     if switch.exists():
         switch.unlink()
         os.killpg(os.getpgrp(), signal.SIGSTOP)
-    _reap(self)
+    return _reap(self, **options)
 
 
-Reconciler._reap = _freeze  # type: ignore[method-assign]
+Repairs.reap = _freeze  # type: ignore[method-assign]

@@ -1,0 +1,100 @@
+"""Move on what is stuck, on demand, and keep the record of what the workers did by themselves."""
+
+import time
+
+from pydantic import Field
+
+from genonaut.core.errors import RetryableError
+from genonaut.domain import repairs, run_history
+from genonaut.domain.repairs import Ledger
+from genonaut.worker.dispatch import Broker
+from genonaut.worker.repair import Repairs, try_lock
+from genonaut.worker.task import TaskContext, TaskParams, TaskResult, task
+
+PATIENCE_S = 60.0
+LOOK_AGAIN_S = 0.2
+NAME = "jobs.reap_stale"
+
+
+class Params(TaskParams):
+    """What an operator may choose."""
+
+    limit: int = Field(
+        default=100, ge=1, le=500, description="Rows of each rule that a dry run lists."
+    )
+
+
+class Item(TaskResult):
+    """Something that is stuck: by which rule, for how long, and what becomes of it."""
+
+    rule: str
+    kind: str
+    id: int | None
+    what: str
+    worker: str | None
+    stale_s: float
+    why: str
+    becomes: str
+
+
+class Result(TaskResult):
+    """What was done, by ``kind.rule``; of a dry run, what would be."""
+
+    counts: dict[str, int]
+    """Since the run before, the acts of every worker among them."""
+    by_this_run: int = 0
+    published: int = 0
+    """Messages this run sent, those that were simply due among them."""
+    found: tuple[Item, ...] = ()
+    """Of a dry run: the first of each rule."""
+    through: int = 0
+    """The last record that is counted here; the next run begins behind it."""
+
+
+@task(NAME, title="Move on what is stuck", soft_limit_s=300, dry_run=True)
+def reap_stale(ctx: TaskContext, params: Params) -> Result:
+    """Take jobs and runs from workers that are gone, close cancels, publish what was lost.
+
+    Every worker does the same every few seconds by itself; this makes one pass more, and counts
+    what all of them did since the run before. What is slow and alive is left alone. A dry run
+    lists what is stuck now and what would become of it. Safe to run at any time: one pass is made
+    at a time.
+    """
+    with Broker(ctx.settings, timeout_s=2.0) as broker:
+        passes = Repairs(ctx.transaction, ctx.settings, broker)
+        if ctx.dry_run:
+            found = passes.look(limit=params.limit)
+            items = tuple(Item.model_validate(one.public()) for one in found.items)
+            return Result(counts=found.counts, found=items)
+        return _pass(ctx, passes)
+
+
+def _pass(ctx: TaskContext, passes: Repairs) -> Result:
+    """Make a pass under the lock: no act of another pass goes on while the record is read."""
+    gives_up_at = time.monotonic() + PATIENCE_S
+    while time.monotonic() < gives_up_at:
+        with ctx.transaction() as lock:
+            if try_lock(lock):
+                done = passes.reap()
+                sent = passes.publish(lambda: try_lock(lock))
+                passes.clean()
+                passes.forget()
+                ledger = _ledger(ctx)
+                for name, number in ledger.counts.items():
+                    ctx.log.info("repaired", rule=name, count=number)
+                return Result(
+                    counts=ledger.counts,
+                    by_this_run=len(done) + sent.again,
+                    published=sent.count,
+                    through=ledger.through,
+                )
+        ctx.progress(0, message="another pass is being made")
+        time.sleep(LOOK_AGAIN_S)
+    raise RetryableError(f"another pass has been going on for {PATIENCE_S:.0f} seconds")
+
+
+def _ledger(ctx: TaskContext) -> Ledger:
+    with ctx.transaction() as session:
+        before = run_history.last_completed(session, NAME, before=ctx.run_id)
+        through = int((before.result or {}).get("through", 0)) if before else 0
+        return repairs.since(session, through)

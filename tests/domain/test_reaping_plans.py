@@ -1,0 +1,87 @@
+"""Finding nothing is cheap, however many rows are over: each rule goes by a partial index."""
+
+import re
+
+import pytest
+from sqlalchemy import event, text
+
+from genonaut.db.models import GenerationJob, TaskRun
+from genonaut.domain import reaping, repairs
+from genonaut.domain.delivery import Outbox, fixed
+from tests.support.reaping import LIMITS
+
+OUTBOXES = (
+    Outbox("job", GenerationJob, fixed("draw"), fixed("easel")),
+    Outbox("run", TaskRun, TaskRun.task.expression, TaskRun.queue.expression),
+)
+
+PARTIAL = re.compile(r"ix_\w+_(pending|running|cancelling|unpublished)|uq_task_runs_\w+")
+
+
+@pytest.fixture
+def many_that_are_over(database, make_user):
+    user = make_user()
+    with database.transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO generation_jobs (user_id, prompt, status, completed_at)"
+                " SELECT :user, 'a fox', 'cancelled', now() FROM generate_series(1, 5000)"
+            ),
+            {"user": user.id},
+        )
+        session.execute(
+            text(
+                "INSERT INTO task_runs"
+                " (task, queue, trigger, status, celery_task_id, completed_at)"
+                " SELECT 'toys.count', 'default', 'api', 'completed', n::text, now()"
+                " FROM generate_series(1, 5000) AS n"
+            )
+        )
+        session.execute(text("ANALYZE generation_jobs, task_runs, job_attempts"))
+
+
+@pytest.fixture
+def plans(database):
+    """Explain every statement that a block of code runs."""
+
+    def explain(act):
+        seen = []
+        with database.transaction() as session:
+            connection = session.connection()
+
+            def note(_, __, statement, parameters, *___):
+                seen.append((statement, parameters))
+
+            event.listen(connection, "before_cursor_execute", note)
+            act(session)
+            event.remove(connection, "before_cursor_execute", note)
+            return [
+                "\n".join(
+                    row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+                )
+                for statement, parameters in seen
+            ]
+
+    return explain
+
+
+def check(plan: str) -> None:
+    assert not re.search(r"Seq Scan on (generation_jobs|task_runs)", plan), plan
+    assert PARTIAL.search(plan), plan
+
+
+@pytest.mark.usefixtures("many_that_are_over")
+def test_finding_nothing_reads_partial_indexes_only(plans):
+    def look(session):
+        repairs.with_work(session, reaping.RULES, LIMITS)
+        for rule in reaping.RULES:
+            repairs.sweep(session, rule, LIMITS)
+            repairs.count(session, rule, LIMITS)
+        for outbox in OUTBOXES:
+            outbox.unpublished(session, "e1", settle_s=1, limit=100)
+            outbox.overdue(session, after_s=60, limit=100)
+
+    explained = plans(look)
+    assert len(explained) == 1 + 2 * len(reaping.RULES) + 2 * len(OUTBOXES)
+    for plan in explained:
+        check(plan)
