@@ -7,7 +7,7 @@ again and again, since the server may be away just then.
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -34,6 +34,12 @@ def abandon(session: Session, backend: str | None, prompt_id: str | None) -> Non
             .values(backend=backend, prompt_id=prompt_id)
             .on_conflict_do_nothing()
         )
+
+
+def any_due() -> ColumnElement[bool]:
+    """Say whether there are prompts to try now."""
+    due = select(AbandonedPrompt.id).where(AbandonedPrompt.next_try_at <= func.now())
+    return due.exists()
 
 
 def take_due(session: Session, *, limit: int) -> list[Abandoned]:

@@ -14,6 +14,8 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Select,
+    String,
+    bindparam,
     cast,
     false,
     func,
@@ -93,7 +95,15 @@ class Outbox:
         rows = self._unpublished(epoch, settle_s).order_by(None).subquery()
         return session.scalars(select(func.count()).select_from(rows)).one()
 
-    def _unpublished(self, epoch: str | None, settle_s: float) -> Select[Any]:
+    def any_unpublished(self, *, settle_s: float) -> ColumnElement[bool]:
+        """Say whether there is anything that :meth:`unpublished` lists, for a given ``:epoch``."""
+        return self._unpublished(bindparam("epoch", type_=String), settle_s).exists()
+
+    def any_overdue(self, *, after_s: float) -> ColumnElement[bool]:
+        """Say whether there is anything that :meth:`overdue` lists."""
+        return self._overdue(after_s).exists()
+
+    def _unpublished(self, epoch: Any, settle_s: float) -> Select[Any]:
         model: Any = self.model
         never = model.dispatched_at.is_(None) & (
             model.available_at <= func.now() - timedelta(seconds=settle_s)
@@ -101,15 +111,16 @@ class Outbox:
         forgotten = model.dispatch_epoch != epoch if epoch is not None else false()
         return self._due().where(or_(never, forgotten))
 
+    def _overdue(self, after_s: float) -> Select[Any]:
+        model: Any = self.model
+        return self._due().where(model.dispatched_at < func.now() - timedelta(seconds=after_s))
+
     def overdue(self, session: Session, *, after_s: float, limit: int) -> list[Message]:
         """List due rows published over ``after_s`` seconds ago that nobody claimed, oldest first.
 
         A backlog looks like this too, so each is looked for in the broker before it is sent again.
         """
-        model: Any = self.model
-        sent_before = func.now() - timedelta(seconds=after_s)
-        query = self._due().where(model.dispatched_at < sent_before)
-        return self._messages(session, query.limit(limit))
+        return self._messages(session, self._overdue(after_s).limit(limit))
 
     def mark_published(self, session: Session, messages: Collection[Message], epoch: str) -> None:
         """Record that these messages were accepted by the broker under ``epoch``.

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import structlog
-from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, literal, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -122,6 +122,10 @@ class Rule(Generic[Row]):
         """Name the rule among all, ``kind.rule``."""
         return f"{self.kind}.{self.name}"
 
+    def finds_any(self, limits: Limits) -> ColumnElement[bool]:
+        """Say whether anything is stale."""
+        return select(literal(1)).select_from(self.model).where(*self.is_stale(limits)).exists()
+
     def found(self, limits: Limits, *, after: int = 0) -> Select[Any]:
         """Select the stale rows after the id ``after``, oldest first, and how long they are."""
         model: Any = self.model
@@ -220,16 +224,16 @@ def look(session: Session, rule: Rule[Any], limits: Limits, *, limit: int) -> li
     return [rule.describe(row, stale_s, limits) for row, stale_s in rows]
 
 
-def with_work(
-    session: Session, rules: Sequence[Rule[Any]], limits: Limits
-) -> tuple[Rule[Any], ...]:
-    """Give those of the rules that find anything; one statement asks for all of them."""
-    asked = [
-        select(literal(1)).select_from(rule.model).where(*rule.is_stale(limits)).exists()
-        for rule in rules
-    ]
-    answers = session.execute(select(*asked)).one()
-    return tuple(rule for rule, found in zip(rules, answers, strict=True) if found)
+def question(asked: Mapping[str, ColumnElement[bool]]) -> Select[Any]:
+    """Ask several things in one statement, for :func:`answer`; build it once, and ask it often."""
+    columns: list[Any] = [condition.label(name) for name, condition in asked.items()]
+    return select(*columns)
+
+
+def answer(connection: Connection | Session, asked: Select[Any], **values: Any) -> frozenset[str]:
+    """Give the names of what is so; ``values`` are those of the question's parameters."""
+    found = connection.execute(asked, values).one()
+    return frozenset(name for name, is_so in found._mapping.items() if is_so)
 
 
 def count(session: Session, rule: Rule[Any], limits: Limits) -> int:

@@ -8,7 +8,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from genonaut.api.config import Settings
@@ -18,7 +17,7 @@ from genonaut.db.session import Database
 from genonaut.domain import abandoned
 from genonaut.domain.abandoned import Abandoned
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
-from genonaut.worker.dispatch import Broker, BrokerUnavailableError
+from genonaut.worker.dispatch import Broker
 from genonaut.worker.forks import gate
 from genonaut.worker.repair import Repairs, try_lock
 
@@ -48,24 +47,16 @@ class Reconciler:
     def run_once(self) -> None:
         """Make one pass, unless another worker is making one.
 
-        The lock is a transaction of its own that touches no row, so it blocks no vacuum while
-        messages are sent.
-
         Raises: SQLAlchemyError: PostgreSQL is away; the next pass tries again.
         """
         with self._database.engine.begin() as lock:
-            locked = try_lock(lock)
+            is_ours = try_lock(lock)
             outage = self._contact.is_settling(time.monotonic())
-            if not locked:
+            if not is_ours:
                 return
-            self._repairs.reap(outage=outage)
-            self._repairs.forget()
-            self._remove_prompts()
-            try:
-                self._repairs.publish(lambda: lock.execute(select(1)))
-                self._repairs.clean()
-            except BrokerUnavailableError as error:
-                log.warning("broker_away", reason=str(error)[:200])
+            done = self._repairs.make(lock, outage=outage)
+            if done.prompts:
+                self._remove_prompts()
         self._contact.had(time.monotonic())
 
     def _remove_prompts(self) -> None:

@@ -5,13 +5,14 @@ same pass under the same lock, so that one is made at a time.
 """
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, Select, func, literal, select
 from sqlalchemy.orm import Session
 
 from genonaut.api.config import Settings
@@ -19,7 +20,7 @@ from genonaut.domain import abandoned, heartbeats, reaping, repairs
 from genonaut.domain.delivery import Message, missing
 from genonaut.domain.repairs import Limits, Stale
 from genonaut.worker import discovery, hygiene
-from genonaut.worker.dispatch import OUTBOXES, Begin, Broker, publish
+from genonaut.worker.dispatch import OUTBOXES, Begin, Broker, BrokerUnavailableError, publish
 
 log = structlog.get_logger(__name__)
 
@@ -37,17 +38,20 @@ FORGET_EVERY_S = 60.0
 _NOT_SENT = "it is due, and the broker has no message for it"
 _NOT_HELD = "the broker held no message for it any more"
 
-_TRY_LOCK = select(func.pg_try_advisory_xact_lock(LOCK_ID))
-_GIVE_UP_WHEN_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = '15s'")
+_TRY_LOCK = select(
+    func.pg_try_advisory_xact_lock(LOCK_ID),
+    # A worker that freezes in a pass loses the lock soon, or nobody would reconcile.
+    func.set_config("idle_in_transaction_session_timeout", "15s", literal(value=True)),
+)
+_PROMPTS = "prompts"
 
 
-def try_lock(connection: Any) -> bool:
+def try_lock(connection: Connection | Session) -> bool:
     """Take the lock that one pass holds, for a transaction; whether it was free.
 
-    A worker that freezes in a pass loses it soon, or nobody would reconcile.
+    It touches no row, so it blocks no vacuum while messages are sent.
     """
-    connection.execute(_GIVE_UP_WHEN_IDLE)
-    return bool(connection.execute(_TRY_LOCK).scalar_one())
+    return bool(connection.execute(_TRY_LOCK).one()[0])
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -67,14 +71,6 @@ def limits_of(settings: Settings) -> Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """How many messages were sent, and how many of them for rows that had one before."""
-
-    count: int = 0
-    again: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """What is stale: the first of each rule, and how many there are by ``kind.rule``."""
 
@@ -82,8 +78,21 @@ class Found:
     counts: dict[str, int]
 
 
+@dataclass(slots=True)
+class Done:
+    """What a pass did: rows moved on, messages sent, and how many of them were lost before.
+
+    ``prompts`` tells that ComfyUI has to be told of some, which is left to the caller.
+    """
+
+    reaped: list[Stale] = field(default_factory=list)
+    sent: int = 0
+    sent_again: int = 0
+    prompts: bool = False
+
+
 class Repairs:
-    """What a pass works with. The caller holds the lock, and keeps its transaction from idling."""
+    """Make passes; the caller holds the lock, for the length of the ``lock`` transaction."""
 
     def __init__(self, begin: Begin, settings: Settings, broker: Broker) -> None:
         self._begin = begin
@@ -91,35 +100,60 @@ class Repairs:
         self._broker = broker
         self._looked_at = self._cleaned_at = self._forgot_at = float("-inf")
 
+    def make(self, lock: Connection | Session, *, outage: bool = False) -> Done:
+        """Make one pass. While nothing is to be done, it is one question to PostgreSQL.
+
+        Nothing is taken from holders that had no chance to renew their leases: after a restart of
+        PostgreSQL, or after an ``outage`` of which the caller knows. Without Redis, rows are moved
+        on all the same.
+        """
+        done = Done()
+        try:
+            epoch: str | None = self._broker.epoch()
+        except BrokerUnavailableError as error:
+            log.warning("broker_away", reason=str(error)[:200])
+            epoch = None
+        found = repairs.answer(lock, self._question, epoch=epoch)
+        self._reap(found, done, outage=outage)
+        self._forget()
+        done.prompts = _PROMPTS in found
+        if epoch is not None:
+            try:
+                self._publish(lock, found, done)
+                self._clean()
+            except BrokerUnavailableError as error:
+                log.warning("broker_away", reason=str(error)[:200])
+        return done
+
     @cached_property
     def _limits(self) -> Limits:
         return limits_of(self._settings)
 
+    @cached_property
+    def _question(self) -> Select[Any]:
+        asked = {rule.full_name: rule.finds_any(self._limits) for rule in reaping.RULES}
+        after_s = self._settings.republish_after_s
+        for kind, outbox in OUTBOXES.items():
+            asked[f"{kind}.unpublished"] = outbox.any_unpublished(settle_s=SETTLE_S)
+            asked[f"{kind}.overdue"] = outbox.any_overdue(after_s=after_s)
+        return repairs.question({**asked, _PROMPTS: abandoned.any_due()})
+
     # --- rows ------------------------------------------------------------------------------
 
-    def reap(self, *, outage: bool = False) -> list[Stale]:
-        """Go by every rule until nothing is left to do, for some seconds at most.
-
-        Nothing is taken from holders that had no chance to renew their leases: after a restart of
-        PostgreSQL, or after an ``outage`` of which the caller knows.
-        """
-        limits = self._limits
-        done: list[Stale] = []
+    def _reap(self, found: Collection[str], done: Done, *, outage: bool) -> None:
+        """Go by each rule that finds anything until it does not, for some seconds at most."""
         ends_at = time.monotonic() + PASS_S
-        with self._begin() as session:
-            rules = repairs.with_work(session, reaping.RULES, limits)
-        for rule in rules:
+        for rule in (rule for rule in reaping.RULES if rule.full_name in found):
             after: int | None = 0
             while after is not None and time.monotonic() < ends_at:
                 with self._begin() as session:
                     if rule.takes_from_holders and (outage or self._is_settling(session)):
                         break
-                    swept = repairs.sweep(session, rule, limits, after=after)
-                done += swept.done
+                    swept = repairs.sweep(session, rule, self._limits, after=after)
+                done.reaped += swept.done
                 after = swept.last_id
-        return done
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Drop what is too old to matter, now and then."""
         if time.monotonic() - self._forgot_at < FORGET_EVERY_S:
             return
@@ -134,30 +168,35 @@ class Repairs:
 
     # --- messages --------------------------------------------------------------------------
 
-    def publish(self, keep_lock: Callable[[], object]) -> Sent:
+    def _publish(self, lock: Connection | Session, found: Collection[str], done: Done) -> None:
         """Publish what is due; the rest of a long backlog is left to the next pass.
 
         A pass must not take so long that the worker, whose heartbeat waits for it, looks dead.
-
-        Raises: BrokerUnavailableError: Redis is away.
         """
-        count = again = 0
         ends_at = time.monotonic() + PASS_S
-        while time.monotonic() < ends_at:
-            epoch = self._broker.epoch()  # read anew: a flush meanwhile makes another one
-            due = self._unpublished(epoch)
-            if not due:
-                break
-            count += publish(self._begin, self._broker, due)
-            again += self._note_lost(due, "Redis lost its memory, the message with it")
-            log.info("published", count=len(due))
-            keep_lock()
-        lost = self._lost()
-        if lost:
-            count += publish(self._begin, self._broker, lost)
-            again += self._note_lost(lost, _NOT_HELD)
-            log.warning("published_again", count=len(lost))
-        return Sent(count, again)
+        if done.reaped or any(f"{kind}.unpublished" in found for kind in OUTBOXES):
+            while time.monotonic() < ends_at:
+                epoch = self._broker.epoch()  # read anew: a flush meanwhile makes another one
+                due = self._unpublished(epoch)
+                if not due:
+                    break
+                self._send(due, done, why="Redis lost its memory, the message with it")
+                lock.execute(select(1))  # not idle
+        if any(f"{kind}.overdue" in found for kind in OUTBOXES):
+            self._send(self._lost(), done, why=_NOT_HELD)
+
+    def _send(self, messages: list[Message], done: Done, *, why: str) -> None:
+        done.sent += publish(self._begin, self._broker, messages)
+        again = Counter(message.kind for message in messages if message.was_sent)
+        if messages:
+            log.info("published", count=len(messages), again=again.total())
+        if again:
+            with self._begin() as session:
+                for kind, number in again.items():
+                    repairs.record_count(
+                        session, "message_lost", kind, number, became="published", why=why
+                    )
+        done.sent_again += again.total()
 
     def _unpublished(self, epoch: str) -> list[Message]:
         with self._begin() as session:
@@ -190,24 +229,10 @@ class Repairs:
             held |= self._broker.held_task_ids(queue, delivered_within_s=after_s)
         return missing(overdue, held)[:BATCH]
 
-    def _note_lost(self, messages: Iterable[Message], why: str) -> int:
-        lost = [message for message in messages if message.was_sent]
-        if lost:
-            with self._begin() as session:
-                for kind in OUTBOXES:
-                    number = sum(message.kind == kind for message in lost)
-                    repairs.record_count(
-                        session, "message_lost", kind, number, became="published", why=why
-                    )
-        return len(lost)
-
     # --- Redis -----------------------------------------------------------------------------
 
-    def clean(self) -> None:
-        """Remove from Redis what nobody will read, now and then.
-
-        Raises: BrokerUnavailableError: Redis is away.
-        """
+    def _clean(self) -> None:
+        """Remove from Redis what nobody will read, now and then."""
         if time.monotonic() - self._cleaned_at < HYGIENE_EVERY_S:
             return
         self._cleaned_at = time.monotonic()

@@ -73,7 +73,11 @@ def check(plan: str) -> None:
 @pytest.mark.usefixtures("many_that_are_over")
 def test_finding_nothing_reads_partial_indexes_only(plans):
     def look(session):
-        repairs.with_work(session, reaping.RULES, LIMITS)
+        asked = {rule.full_name: rule.finds_any(LIMITS) for rule in reaping.RULES}
+        for outbox in OUTBOXES:
+            asked[f"{outbox.kind}.unpublished"] = outbox.any_unpublished(settle_s=1)
+            asked[f"{outbox.kind}.overdue"] = outbox.any_overdue(after_s=60)
+        assert repairs.answer(session, repairs.question(asked), epoch="e1") == set()
         for rule in reaping.RULES:
             repairs.sweep(session, rule, LIMITS)
             repairs.count(session, rule, LIMITS)

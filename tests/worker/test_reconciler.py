@@ -252,7 +252,9 @@ def test_nothing_is_taken_from_holders_after_an_outage(
     with committed_database.transaction() as session:
         generation.request_cancel(session, left.job.user_id, left.job_id)
         attempts.release(session, left, reason="deploy")
-    repairs = Repairs(committed_database.transaction, make_settings(postgres_grace_s=0), None)
-    assert [one.id for one in repairs.reap(outage=True)] == [left.job_id]
-    assert [one.id for one in repairs.reap()] == [held.job_id]
+    settings = make_settings(postgres_grace_s=0)
+    with Broker(settings) as broker, committed_database.transaction() as lock:
+        repairs = Repairs(committed_database.transaction, settings, broker)
+        assert [one.id for one in repairs.make(lock, outage=True).reaped] == [left.job_id]
+        assert [one.id for one in repairs.make(lock).reaped] == [held.job_id]
     assert reload(held).status == "pending"

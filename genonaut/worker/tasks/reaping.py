@@ -75,17 +75,14 @@ def _pass(ctx: TaskContext, passes: Repairs) -> Result:
     while time.monotonic() < gives_up_at:
         with ctx.transaction() as lock:
             if try_lock(lock):
-                done = passes.reap()
-                sent = passes.publish(lambda: try_lock(lock))
-                passes.clean()
-                passes.forget()
+                done = passes.make(lock)
                 ledger = _ledger(ctx)
                 for name, number in ledger.counts.items():
                     ctx.log.info("repaired", rule=name, count=number)
                 return Result(
                     counts=ledger.counts,
-                    by_this_run=len(done) + sent.again,
-                    published=sent.count,
+                    by_this_run=len(done.reaped) + done.sent_again,
+                    published=done.sent,
                     through=ledger.through,
                 )
         ctx.progress(0, message="another pass is being made")

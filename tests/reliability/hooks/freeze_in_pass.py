@@ -7,15 +7,15 @@ from typing import Any
 
 from genonaut.worker.repair import Repairs
 
-_reap = Repairs.reap
+_make = Repairs.make
 
 
-def _freeze(self: Repairs, **options: Any) -> Any:
+def _freeze(self: Repairs, *arguments: Any, **options: Any) -> Any:
     switch = Path("freeze")
     if switch.exists():
         switch.unlink()
         os.killpg(os.getpgrp(), signal.SIGSTOP)
-    return _reap(self, **options)
+    return _make(self, *arguments, **options)
 
 
-Repairs.reap = _freeze  # type: ignore[method-assign]
+Repairs.make = _freeze  # type: ignore[method-assign]
