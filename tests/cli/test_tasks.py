@@ -7,11 +7,21 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from genonaut.api.config import ROOT
 from genonaut.local import processes
 from tests.cli.conftest import Commands, in_terminal, make_commands
+from tests.support.database import sqlalchemy_url
 from tests.support.servers import RunningPostgres, RunningValkey
+
+LOST_RUN = """
+    INSERT INTO task_runs (task, queue, trigger, status, params, attempt, celery_task_id, worker,
+                           lease_token, lease_expires_at, claimed_at, started_at, dispatched_at)
+    VALUES ('toys.count', 'maintenance', 'api', 'running', '{"steps": 2}', 1, 'lost', 'gone@host',
+            gen_random_uuid(), now() - interval '1 minute', now(), now(), now())
+    RETURNING id
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +37,7 @@ def running(
         "PYTHONPATH": str(ROOT),
         "TASK_PACKAGES": "tests.cli.toys",
         "FLOWER_ACTIVE": "false",
+        "POSTGRES_GRACE_S": "0",  # the server of the tests may have started just now
     }
     started = made.start("up")
     made.until_ready(started)
@@ -135,7 +146,9 @@ def test_ctrl_c_lets_go_of_a_watched_run_which_goes_on_until_it_is_cancelled(
 
     def newest_is(status: str) -> Callable[[], bool]:
         def check() -> bool:
-            rows = json.loads(running("runs", "list", "--json", "--limit", "1").stdout)
+            rows = json.loads(
+                running("runs", "list", "--task", "toys.count", "--json", "--limit", "1").stdout
+            )
             return bool(rows[0]["params"]["steps"] == 1000 and rows[0]["status"] == status)
 
         return check
@@ -149,3 +162,23 @@ def test_ctrl_c_lets_go_of_a_watched_run_which_goes_on_until_it_is_cancelled(
     assert "is being cancelled" in running("runs", "cancel", found[1]).stdout
     assert processes.wait_until(newest_is("cancelled"), 30)
     assert running("runs", "cancel", found[1]).stdout == f"run {found[1]} is cancelled\n"
+
+
+def test_what_a_lost_worker_had_is_mended_and_told(running: Commands) -> None:
+    assert running("jobs", "stale").stdout.splitlines()[0] == "nothing is stuck"
+    engine = create_engine(sqlalchemy_url(running.variables["DATABASE_URL_DEV"]))
+    with engine.begin() as connection:
+        run_id = connection.execute(text(LOST_RUN)).scalar_one()
+    engine.dispose()
+    assert processes.wait_until(lambda: row(running, run_id)["status"] == "completed", 60)
+    told = running("jobs", "stale").stdout
+    assert re.search(
+        rf"^  \S+ \S+  run {run_id} → pending: worker gone@host lost, attempt 1 of 4$",
+        told,
+        re.MULTILINE,
+    )
+    done = json.loads(running("tasks", "run", "jobs.reap_stale", "--wait", "--json").stdout)
+    assert done["status"] == "completed"
+    report = json.loads(running("jobs", "stale", "--json").stdout)
+    assert report["items"] == []
+    assert report["recent"][0]["rule"] == "worker_lost"

@@ -149,6 +149,10 @@ class Program:
         """Freeze the whole group (SIGSTOP)."""
         processes.send_group(self.pid, signal.SIGSTOP)
 
+    def pause_main(self) -> None:
+        """Freeze the main process alone; its children go on."""
+        processes.send(self.pid, signal.SIGSTOP)
+
     def cont(self) -> None:
         """Thaw what ``pause`` froze."""
         processes.send_group(self.pid, signal.SIGCONT)

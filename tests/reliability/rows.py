@@ -9,6 +9,7 @@ from genonaut.db.models import (
     ContentItem,
     GenerationJob,
     JobAttempt,
+    Repair,
     TaskRun,
     UserNotification,
 )
@@ -71,6 +72,12 @@ class Rows:
         with self.database.transaction() as session:
             entries = timelines.tell(session, session.get_one(GenerationJob, job_id))
         return "\n".join(entry["message"] for entry in entries)
+
+    def mended(self) -> list[tuple[str, str, int | None, str]]:
+        """Give the record of what was moved on: rule, kind, row, and what it became."""
+        query = select(Repair).order_by(Repair.id)
+        with self.database.transaction() as session:
+            return [(act.rule, act.kind, act.row_id, act.became) for act in session.scalars(query)]
 
     def notices(self, job_id: int) -> list[str]:
         """Give the kinds of the notifications about a job."""

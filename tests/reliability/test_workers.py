@@ -183,6 +183,24 @@ def test_f08_the_hard_limit_ends_the_attempt_as_timed_out(rig: Rig) -> None:
 
 
 @pytest.mark.slow
+def test_f08_a_job_that_nobody_ends_is_taken_from_its_live_worker(rig: Rig) -> None:
+    limits = {"TASK_SOFT_TIME_LIMIT_S": "3", "TASK_TIME_LIMIT_S": "4", "STUCK_GRACE_S": "2"}
+    stuck = rig.worker(slots=1, hook="stuck", **limits)
+    job_id = rig.submit(steps=30)
+    rig.wait_until_drawing(job_id)
+    stuck.pause_main()  # so it kills nothing, and its child renews the lease
+    rig.worker("second", **limits)
+    until(lambda: rig.outcomes(job_id)[:1] == ["timed_out"], "the attempt is timed out")
+    job = rig.wait_for(job_id, "completed", RECOVERY_S)
+    assert (job.attempt, rig.outcomes(job_id)) == (2, ["timed_out", "completed"])
+    assert "did not end it at its limit of 4 seconds" in rig.timeline(job_id)
+    assert rig.mended() == [("overtime", "job", job_id, "pending")]
+    stuck.cont()
+    stuck.wait_for_log("lease_lost")
+    assert rig.notices(job_id) == ["job_completed"]
+
+
+@pytest.mark.slow
 def test_f08_the_soft_limit_gives_the_job_back_and_its_prompt_is_found_again(rig: Rig) -> None:
     rig.worker(TASK_SOFT_TIME_LIMIT_S="3", TASK_TIME_LIMIT_S="30")
     job_id = rig.submit(steps=120)
