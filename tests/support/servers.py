@@ -1,12 +1,13 @@
 """Real servers for tests: on free ports, in a folder of their own, gone afterwards."""
 
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from genonaut.local.servers import Postgres, ServerError, Valkey
 from genonaut.local.servers.base import Server
 
 S = TypeVar("S", bound=Server)
+
+_PORTS = (15_000, 32_000)
 
 
 class _Faults(Server):
@@ -73,11 +76,16 @@ class RunningValkey(Valkey, _Faults):
 
 
 def free_port() -> int:
-    """Find a port on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find a port on which nothing listens now.
+
+    It is none of those the system gives to outgoing connections: one of these would take the port
+    of a server that is down for a moment.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
