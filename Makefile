@@ -13,6 +13,8 @@ FLOWER_ACTIVE ?= true
 REPEAT ?= 1
 JOBS ?= 2
 BENCH ?=
+MINUTES ?= 5
+SEED ?=
 ARGS ?=
 FILE ?=
 CONFIRM ?=
@@ -46,6 +48,10 @@ test-reliability: $(READY) ## Kill, freeze and flush things and see that nothing
 		$(PY) -m pytest tests/reliability -n $(JOBS) $(ARGS) || exit 1; \
 		$(PY) -m pytest tests/cli -m slow -n $(JOBS) --dist loadfile $(ARGS) || exit 1; \
 	done
+
+.PHONY: soak
+soak: $(READY) ## Break everything for MINUTES=5 while work comes in; SEED=n does it again
+	@$(PY) -m tests.reliability.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check format, style, types, layers and dependencies

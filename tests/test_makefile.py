@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ("dev", "test", "demo")
 PLAIN = (
     "help", "demo", "test", "test-reliability", "lint", "check", "bench", "clean",
-    "docs", "setup",
+    "docs", "setup", "soak",
 )  # fmt: skip
 COMMANDS = {
     "up": "up --env {env}",
@@ -79,6 +79,9 @@ def test_each_environment_has_each_command(checkout: Path, env: str) -> None:
          ".venv/bin/python -m genonaut redis flush --env test --yes"),
         (("bench", "BENCH=create_job"), ".venv/bin/python benchmarks/run.py create_job"),
         (("test", "JOBS=3"), '.venv/bin/python -m pytest -m "not slow" -n 3 --dist loadfile'),
+        (("soak",), ".venv/bin/python -m tests.reliability.soak --minutes 5"),
+        (("soak", "MINUTES=1", "SEED=7"),
+         ".venv/bin/python -m tests.reliability.soak --minutes 1 --seed 7"),
         (("lint",), ".venv/bin/lint-imports"),
     ],
 )  # fmt: skip

@@ -60,6 +60,7 @@ class Program:
         self.name = name
         self.log_path = folder / f"{name}.log"
         with self.log_path.open("ab") as log:
+            self._log_begins_at = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=folder,
@@ -79,6 +80,11 @@ class Program:
     def log(self) -> str:
         """What it has said."""
         return self.log_path.read_text(errors="replace")
+
+    @property
+    def own_log(self) -> str:
+        """What it has said since its start; those of its name before it wrote into the same log."""
+        return self.log_path.read_bytes()[self._log_begins_at :].decode(errors="replace")
 
     def is_alive(self) -> bool:
         """Whether the main process runs."""
@@ -129,6 +135,11 @@ class Program:
         processes.send_group(self.pid, signal.SIGKILL)
         self._process.wait(PATIENCE_S)
         until(lambda: not self.group(), f"{self.name} is gone")
+
+    def kill_main(self) -> None:
+        """Kill the main process alone; what becomes of its children is theirs to see."""
+        processes.send(self.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE_S)
 
     def kill_children(self) -> None:
         """Kill every child but not the main process, as an out-of-memory killer might."""

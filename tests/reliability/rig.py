@@ -199,15 +199,20 @@ class Rig(Rows):
     def api(self, *, port: int | None = None) -> Api:
         """Start the API; from now on jobs are submitted and cancelled through it."""
         port = port or free_port()
-        program = self.start(
-            f"api{len(self.programs)}",
-            *("-m", "uvicorn", "genonaut.api.main:app", "--host", "127.0.0.1"),
-            *("--port", str(port), "--log-level", "warning"),
-        )
+        program = self.api_program(f"api{len(self.programs)}", port)
         self.web = Api(program, port, self.token(self.user_id))
         self._stack.callback(self.web.http.close)
         self.web.wait_until_ready()
         return self.web
+
+    def api_program(self, name: str, port: int, **environment: str) -> Program:
+        """Start the API's process alone."""
+        return self.start(
+            name,
+            *("-m", "uvicorn", "genonaut.api.main:app", "--host", "127.0.0.1"),
+            *("--port", str(port), "--log-level", "warning"),
+            **environment,
+        )
 
     def token(self, user_id: UUID) -> str:
         """Make an API token."""

@@ -14,11 +14,20 @@ STEP_S = 0.05
 class Comfy:
     """Run one simulator; it may be killed and started again on the same port."""
 
-    def __init__(self, folder: Path, *, name: str = "comfyui", port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str = "comfyui",
+        port: int | None = None,
+        step_s: float = STEP_S,
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.name = name
+        self.output = folder / name / "output"
         self._folder = folder
+        self._step_s = step_s
         self._http = httpx.Client(base_url=self.url, timeout=5, trust_env=False)
         self._known: set[str] = set()
         self.program: Program | None = None
@@ -29,7 +38,7 @@ class Comfy:
             self.name,
             [
                 *("-m", "genonaut.local.comfy", "--port", str(self.port), "--allow-faults"),
-                *("--dir", str(self._folder / self.name), "--step-delay", str(STEP_S)),
+                *("--dir", str(self._folder / self.name), "--step-delay", str(self._step_s)),
                 *("--load-delay", "0"),
             ],
             environment=base_environment(),
@@ -72,10 +81,14 @@ class Comfy:
         """Count how often the GPU really worked since ``reset``."""
         return sum(entry["sampled"] for entry in self.prompts())
 
+    def unfinished(self) -> list[str]:
+        """List the prompts that run or wait."""
+        queue = self._http.get("/queue").raise_for_status().json()
+        return [entry[1] for entry in (*queue["queue_running"], *queue["queue_pending"])]
+
     def busy(self) -> bool:
         """Whether a prompt runs or waits."""
-        queue = self._http.get("/queue").raise_for_status().json()
-        return bool(queue["queue_running"] or queue["queue_pending"])
+        return bool(self.unfinished())
 
     def runs_now(self, prompt_id: str | None = None) -> bool:
         """Whether a prompt (this one) is being executed."""
