@@ -119,6 +119,12 @@ class JobAttempt(Base):
         Index(
             "ix_job_attempts_open", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")
         ),
+        Index(
+            "ix_job_attempts_ended_at",
+            "ended_at",
+            "id",
+            postgresql_where=text("ended_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[BigId]

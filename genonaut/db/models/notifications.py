@@ -23,6 +23,19 @@ class UserNotification(Base):
             "id",
             postgresql_where=text("read_at IS NULL"),
         ),
+        # By age, for retention: read and unread ones have ages of their own.
+        Index(
+            "ix_user_notifications_read_at",
+            "read_at",
+            "id",
+            postgresql_where=text("read_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_user_notifications_unread_created_at",
+            "created_at",
+            "id",
+            postgresql_where=text("read_at IS NULL"),
+        ),
     )
 
     id: Mapped[BigId]

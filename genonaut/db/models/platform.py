@@ -32,7 +32,10 @@ class AuditEntry(Base):
     """Who did what; written in the transaction of the act, never changed."""
 
     __tablename__ = "audit_log"
-    __table_args__ = (Index("ix_audit_log_actor_id_id", "actor_id", "id"),)
+    __table_args__ = (
+        Index("ix_audit_log_actor_id_id", "actor_id", "id"),
+        Index("ix_audit_log_at_id", "at", "id"),
+    )
 
     id: Mapped[BigId]
     at: Mapped[CreatedAt]

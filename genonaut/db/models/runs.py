@@ -81,6 +81,12 @@ class TaskRun(Base):
         ),
         Index("ix_task_runs_parent_id", "parent_id"),
         Index("ix_task_runs_retry_of", "retry_of"),
+        Index(
+            "ix_task_runs_completed_at",
+            "completed_at",
+            "id",
+            postgresql_where=text("completed_at IS NOT NULL"),
+        ),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 

@@ -30,6 +30,7 @@ class ApiToken(Base):
     """A bearer token; only its SHA-256 is kept."""
 
     __tablename__ = "api_tokens"
+    __table_args__ = (Index("ix_api_tokens_ended_at", text("LEAST(revoked_at, expires_at)"), "id"),)
 
     id: Mapped[BigId]
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
