@@ -271,12 +271,13 @@ def skip(session: Session, request: NewRun, *, reason: str) -> TaskRun:
     return RUNS.move(session, run.id, Status.SKIPPED, progress={"phase": "skipped"})
 
 
-def one(session: Session, run_id: int) -> TaskRun:
-    """Give a run.
+def one(session: Session, run_id: int, *, keep: bool = False) -> TaskRun:
+    """Give a run; with ``keep``, it is not removed before the transaction ends.
 
     Raises: NotFoundError: there is no such run.
     """
-    run = session.get(TaskRun, run_id)
+    lock = {"read": True, "key_share": True} if keep else None
+    run = session.get(TaskRun, run_id, with_for_update=lock)
     if run is None:
         raise NotFoundError("there is no such run")
     return run
@@ -356,7 +357,7 @@ def again(session: Session, run_id: int, request: NewRun) -> Taken:
         NotFoundError: there is no such run.
         ConflictError: it is unfinished, or another run of its task is.
     """
-    old = one(session, run_id)
+    old = one(session, run_id, keep=True)
     if old.status not in {Status.FAILED, Status.CANCELLED}:
         raise ConflictError(f"only a failed or cancelled run is retried; this one is {old.status}")
     return trigger(
