@@ -1,0 +1,348 @@
+"""Remove what is past its age, a batch at a time, and never what something else still needs.
+
+A :class:`Rule` says which rows of a table go, and by which moment of theirs. A batch is one short
+transaction: it locks the oldest rows that nobody else holds, looks again which of them may go, and
+deletes those. Rows that stay are passed over, so that a batch reads no more rows than it may lock.
+
+A run goes only after every run that names it, as the one that started it or that it repeats. The
+one that names is always the younger, so runs go youngest first, and a chain of them in one walk.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    Tuple,
+    and_,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+
+from genonaut.db.models import (
+    ApiToken,
+    AuditEntry,
+    Base,
+    GenerationJob,
+    IdempotencyKey,
+    JobAttempt,
+    LoginSession,
+    RunFailure,
+    Schedule,
+    TaskRun,
+    UserNotification,
+    WebhookReceipt,
+)
+from genonaut.domain.lifecycle import FINAL, Status
+from genonaut.domain.users import audit
+
+MAX_BATCH = 1000
+MAX_COUNTED = 1_000_000
+"""Counting stops here: it is for people, and must not take longer than a statement may."""
+
+# What is found by an index takes milliseconds, however many rows there are.
+_SHORT = text(
+    "SET LOCAL statement_timeout = '150ms'; SET LOCAL lock_timeout = '100ms';"
+    " SET LOCAL idle_in_transaction_session_timeout = '2s';"
+    " SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;"
+    " SET LOCAL enable_mergejoin = off"
+)
+_OUT_OF_TIME = {"57014", "55P03"}  # query_canceled, lock_not_available
+
+
+class Kind(StrEnum):
+    """What is removed, as operators know it."""
+
+    READ_NOTIFICATIONS = "read_notifications"
+    UNREAD_NOTIFICATIONS = "unread_notifications"
+    TIMELINES = "timelines"
+    RUNS = "runs"
+    AUDIT = "audit"
+    TOKENS = "tokens"
+    SESSIONS = "sessions"
+    IDEMPOTENCY_KEYS = "idempotency_keys"
+    WEBHOOK_RECEIPTS = "webhook_receipts"
+
+
+Cursor = tuple[Any, ...]
+"""The place of a row in its rule's order."""
+
+Keys = Sequence[Any]
+
+Condition = Callable[["Rule", Keys | None], ColumnElement[bool]]
+"""Gives what holds for a row that stays; of use for the rows with these keys, None: for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Which rows go.
+
+    Args:
+        kind: what they are called.
+        model: their table.
+        at: the moment that their age counts from; a row without one stays.
+        age: how old they become.
+        when: what else must hold, as the index on ``at`` has it.
+        unless: what keeps a row that is old enough.
+        named_by: columns of the table itself that name another of its rows, which then stays.
+        parts: rows that belong to one and go before it, by the column that names it.
+        is_audited: whether each batch is told of in the audit log.
+    """
+
+    kind: Kind
+    model: type[Base]
+    at: ColumnElement[Any] | InstrumentedAttribute[Any]
+    age: timedelta
+    when: tuple[ColumnElement[bool], ...] = ()
+    unless: Condition | None = None
+    named_by: tuple[InstrumentedAttribute[Any], ...] = ()
+    parts: Mapping[str, InstrumentedAttribute[Any]] = field(default_factory=dict)
+    is_audited: bool = False
+
+    @property
+    def is_old(self) -> ColumnElement[bool]:
+        """The condition that a row is past its age, which an index answers."""
+        return and_(self.at < func.now() - self.age, *self.when)
+
+    @property
+    def columns(self) -> tuple[ColumnElement[Any], ...]:
+        """The table's primary key."""
+        return tuple(self.model.__table__.primary_key)
+
+    @property
+    def key(self) -> ColumnElement[Any]:
+        """What tells its rows apart."""
+        key: ColumnElement[Any] = _one(self.columns, tuple_)
+        return key
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """In which order they go: the oldest first, but those that name others before these."""
+        return self.columns if self.named_by else (self.at, *self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a batch removed, by kind, whether it was the last, and where the next one begins."""
+
+    removed: dict[str, int]
+    is_last: bool
+    after: Cursor | None = None
+
+
+def _one(parts: Sequence[Any], join: Callable[..., Any]) -> Any:
+    return parts[0] if len(parts) == 1 else join(*parts)
+
+
+def rules(days: Mapping[Kind, int]) -> list[Rule]:
+    """Give a rule for each kind, in the order to follow them.
+
+    ``days`` has the ages of those that operators choose; 0 is for ever, and there is no rule then.
+    """
+
+    def aged(kind: Kind, model: type[Base], at: Any, **values: Any) -> list[Rule]:
+        """Give the rule of a kind whose age operators choose, unless it is kept for ever."""
+        age = timedelta(days=days[kind])
+        return [Rule(kind=kind, model=model, at=at, age=age, **values)] if age else []
+
+    unread = UserNotification.read_at.is_(None)
+    token_ended_at = func.least(ApiToken.revoked_at, ApiToken.expires_at)
+    none, a_day = timedelta(0), timedelta(days=1)
+    return [
+        *aged(Kind.READ_NOTIFICATIONS, UserNotification, UserNotification.read_at),
+        *aged(
+            Kind.UNREAD_NOTIFICATIONS, UserNotification, UserNotification.created_at, when=(unread,)
+        ),
+        *aged(Kind.TIMELINES, JobAttempt, JobAttempt.ended_at, unless=_job_is_not_old),
+        *aged(
+            Kind.RUNS,
+            TaskRun,
+            TaskRun.completed_at,
+            when=(TaskRun.status.in_(FINAL),),
+            unless=_is_last_of_its_schedule,
+            named_by=(TaskRun.parent_id, TaskRun.retry_of),
+            parts={"failed_items": RunFailure.run_id},
+        ),
+        *aged(Kind.AUDIT, AuditEntry, AuditEntry.at, is_audited=True),
+        *aged(Kind.TOKENS, ApiToken, token_ended_at),
+        # These are of no use to anybody any more.
+        Rule(kind=Kind.SESSIONS, model=LoginSession, at=LoginSession.expires_at, age=none),
+        Rule(
+            kind=Kind.IDEMPOTENCY_KEYS,
+            model=IdempotencyKey,
+            at=IdempotencyKey.expires_at,
+            age=none,
+        ),
+        Rule(
+            kind=Kind.WEBHOOK_RECEIPTS,
+            model=WebhookReceipt,
+            at=WebhookReceipt.received_at,
+            age=a_day,
+        ),
+    ]
+
+
+def _job_is_not_old(rule: Rule, _: Keys | None) -> ColumnElement[bool]:
+    ended = select(GenerationJob.id).where(
+        GenerationJob.id == JobAttempt.job_id,
+        GenerationJob.status.in_(FINAL),
+        GenerationJob.completed_at < func.now() - rule.age,
+    )
+    return ~ended.exists()
+
+
+def _is_last_of_its_schedule(_: Rule, keys: Keys | None) -> ColumnElement[bool]:
+    """Keep how far a schedule is accounted for, and how it went the last time that it ran."""
+    run = aliased(TaskRun)
+    named = select(Schedule.name)
+    if keys is not None:
+        mine = aliased(TaskRun)
+        named = named.where(Schedule.name.in_(select(mine.schedule).where(_among(mine.id, keys))))
+    schedules = named.subquery()
+
+    def last(*conditions: ColumnElement[bool]) -> Select[Any]:
+        """Give, by its index, the last run of each."""
+        newest = (
+            select(run.id)
+            .where(run.schedule == schedules.c.name, *conditions)
+            .order_by(run.due_at.desc())
+            .limit(1)
+            .lateral()
+        )
+        return select(newest.c.id).select_from(schedules).join(newest, true())
+
+    return TaskRun.id.in_(union_all(last(), last(run.status != Status.SKIPPED)))
+
+
+def _goes(rule: Rule) -> ColumnElement[bool]:
+    goes = rule.is_old if rule.unless is None else and_(rule.is_old, ~rule.unless(rule, None))
+    if not rule.named_by:
+        return goes
+    names = func.unnest(array(list(rule.named_by))).label("key")
+    is_naming = or_(*(column.is_not(None) for column in rule.named_by))
+    # What a row that stays names, and what that names, and so on.
+    named = select(names).where(goes.is_not(true()), is_naming).cte(recursive=True)
+    named = named.union(select(names).join(named, named.c.key == rule.key))
+    return and_(goes, ~select(named.c.key).where(named.c.key == rule.key).exists())
+
+
+def _going(session: Session, rule: Rule, keys: Keys) -> list[Any]:
+    """Give those of some locked old rows that go."""
+    going = set(keys)
+    if rule.unless is not None:
+        stays = select(rule.key).where(_among(rule.key, keys), rule.unless(rule, keys))
+        going -= set(session.scalars(stays))
+    if rule.named_by:
+        is_naming = or_(*(_among(column, keys) for column in rule.named_by))
+        found = session.execute(select(rule.key, *rule.named_by).where(is_naming))
+        names = {row[0]: row[1:] for row in found}
+        staying = [key for key in names if key not in going]
+        while staying:
+            kept = going.intersection(names.get(staying.pop(), ()))
+            going -= kept
+            staying += kept
+    return [key for key in keys if key in going]
+
+
+def _among(key: Any, keys: Keys) -> ColumnElement[bool]:
+    # One value, where a list of a thousand takes longer to write down than to look up.
+    if isinstance(key, Tuple):
+        return key.in_(keys)
+    return key == func.any(cast(list(keys), ARRAY(key.type)))  # type: ignore[no-any-return]
+
+
+def count(session: Session, rule: Rule) -> dict[str, int]:
+    """Count what would go by a rule now, at most :data:`MAX_COUNTED` rows, and their parts."""
+    going = select(rule.key.label("key")).where(_goes(rule)).limit(MAX_COUNTED).subquery()
+    found = {rule.kind.value: session.scalars(select(func.count()).select_from(going)).one()}
+    for kind, owner in rule.parts.items():
+        parts = select(func.count()).select_from(owner.class_).join(going, owner == going.c.key)
+        found[kind] = session.scalars(parts).one()
+    return found
+
+
+def begin(session: Session, rule: Rule) -> Cursor | None:
+    """Give where a walk over what is old begins; None: at the first row."""
+    if not rule.named_by:
+        return None
+    # Rows that are not old lie before it; a batch, which has little time, must not read them.
+    youngest = session.scalars(select(func.max(rule.key)).where(rule.is_old)).one()
+    return ((youngest or 0) + 1,)
+
+
+def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) -> Step:
+    """Remove the next rows that are old, at most ``limit`` of them and of their parts together.
+
+    Who else holds a row keeps it for this walk. Rows with parts lose these first, a batch at a
+    time; one that comes to be named between two batches stays without. Each statement has 150 ms,
+    so that no lock is held for long: see :func:`is_out_of_time`.
+    """
+    session.execute(_SHORT)
+    found = session.execute(_next_old(rule, after, limit)).all()
+    if not found:
+        return Step({}, is_last=True)
+    own = len(rule.columns)
+    keys = [_one(row[-own:], lambda *values: values) for row in found]
+    # In statements of their own: their snapshot is younger than the locks, so whoever came to name
+    # one of these rows is seen, and nobody comes any more.
+    keys = _going(session, rule, keys)
+    for kind, owner in rule.parts.items():
+        gone = _remove_parts(session, owner, keys, limit)
+        if gone:
+            return Step({kind: gone}, is_last=False, after=after)
+    if keys:
+        gone_too = delete(rule.model).where(_among(rule.key, keys))
+        session.execute(gone_too.execution_options(synchronize_session=False))
+    if keys and rule.is_audited:
+        _tell(session, rule, found)
+    removed = {rule.kind.value: len(keys)} if keys else {}
+    return Step(removed, is_last=len(found) < limit, after=tuple(found[-1]))
+
+
+def _next_old(rule: Rule, after: Cursor | None, limit: int) -> Select[Any]:
+    query = select(*rule.order).where(rule.is_old)
+    if after is not None:
+        place, passed = _one(rule.order, tuple_), _one(after, tuple_)
+        query = query.where(place < passed if rule.named_by else place > passed)
+    order = [c.desc() for c in rule.order] if rule.named_by else rule.order
+    return query.order_by(*order).limit(limit).with_for_update(skip_locked=True, of=rule.model)
+
+
+def _remove_parts(
+    session: Session, owner: InstrumentedAttribute[Any], keys: Keys, limit: int
+) -> int:
+    part: Any = owner.class_
+    some = select(part.id).where(_among(owner, keys)).limit(limit)
+    gone = session.scalars(
+        delete(part)
+        .where(part.id.in_(some))
+        .returning(part.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(gone.all())
+
+
+def _tell(session: Session, rule: Rule, found: Sequence[Any]) -> None:
+    first, last = found[0][0].isoformat(), found[-1][0].isoformat()
+    details = {"removed": len(found), "from": first, "to": last}
+    audit(session, "retention.purge", f"{rule.kind}.purge", rule.model.__tablename__, details)
+
+
+def is_out_of_time(error: OperationalError) -> bool:
+    """Whether a batch took too long, so that a smaller one may not."""
+    return getattr(error.orig, "pgcode", None) in _OUT_OF_TIME
