@@ -3,6 +3,7 @@
 This module is a leaf: it imports nothing of ours, so every layer may import it.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -218,6 +219,26 @@ class Settings(BaseSettings):
         default=60.0, gt=0, description="Or this long while nobody works on its queue, seconds."
     )
 
+    # How old rows become, days; 0 is for ever.
+    retention_read_notifications_days: int = Field(
+        default=90, ge=0, le=36500, description="Notifications, from the reading."
+    )
+    retention_unread_notifications_days: int = Field(
+        default=365, ge=0, le=36500, description="Notifications nobody read; not before read ones."
+    )
+    retention_timelines_days: int = Field(
+        default=180, ge=0, le=36500, description="Attempts of a job, from its end; the job stays."
+    )
+    retention_runs_days: int = Field(
+        default=90, ge=0, le=36500, description="Runs of tasks, from their end."
+    )
+    retention_audit_days: int = Field(
+        default=730, ge=0, le=36500, description="The audit log; not before the runs it tells of."
+    )
+    retention_tokens_days: int = Field(
+        default=90, ge=0, le=36500, description="API tokens, from their end or revocation."
+    )
+
     task_soft_time_limit_s: int = Field(
         default=25 * 60, ge=1, description="Soft limit of a generation task, seconds."
     )
@@ -366,6 +387,12 @@ class Settings(BaseSettings):
             raise ValueError("REPUBLISH_AFTER_S must be at least RECONCILE_INTERVAL_S")
         if self.task_time_limit_s <= self.task_soft_time_limit_s:
             raise ValueError("TASK_TIME_LIMIT_S must be above TASK_SOFT_TIME_LIMIT_S")
+        for shorter, longer in (("READ_NOTIFICATIONS", "UNREAD_NOTIFICATIONS"), ("RUNS", "AUDIT")):
+            names = [f"RETENTION_{kind}_DAYS" for kind in (shorter, longer)]
+            # 0 is for ever, so the longest of all.
+            first, second = (getattr(self, name.lower()) or math.inf for name in names)
+            if first > second:
+                raise ValueError(f"{names[1]} must be at least {names[0]}; 0 is for ever")
         return self
 
     def _of_environment(self, stem: str, environment: str | None = None) -> str | None:

@@ -372,7 +372,9 @@ def test_all_are_paused_and_resumed_but_those_paused_by_themselves(
     assert (paused["by"], paused["reason"], paused["until"]) == ("olga", "we move", None)
     listed = eve.client.get(PATH).json()
     assert listed["paused"] == paused
-    assert {item["name"]: item["late_s"] for item in listed["items"]} == {HOURLY: 0, "nightly": 0}
+    late = {item["name"]: item["late_s"] for item in listed["items"]}
+    assert {HOURLY, "nightly"} <= set(late)
+    assert not any(late.values())
     assert olga.client.post(f"{ADMIN}/resume").json() == {"paused": None}
     assert eve.client.get(PATH).json()["paused"] is None
     assert moment(eve.client.get(f"{PATH}/{from_code}").json()["next_due_at"]) > utcnow()

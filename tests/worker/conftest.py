@@ -17,10 +17,20 @@ from genonaut.worker.task import TaskDefinition
 
 
 @pytest.fixture
+def task_settings() -> dict[str, Any]:
+    """Give settings of a test's own; parametrize it."""
+    return {}
+
+
+@pytest.fixture
 def task_services(
-    database: Database, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    task_settings: dict[str, Any],
 ) -> Iterator[Services]:
-    made = Services.connect(make_settings(storage_min_free_mb=0, job_retry_backoff_s=0.01))
+    values = {"storage_min_free_mb": 0, "job_retry_backoff_s": 0.01, **task_settings}
+    made = Services.connect(make_settings(**values))
     made.database.close()
     services = Services(made.settings, database, made.events, made.storage)
     monkeypatch.setattr(run, "ROW_EVERY_S", 0)
