@@ -26,4 +26,4 @@ def test_whatever_is_broken_at_random_every_job_ends_once(rig: Rig) -> None:
         f"all ended {outcome.settled_s:.0f} s after the last"
     )
     found = [line for lines in outcome.findings.values() for line in lines]
-    assert found == [], f"CHAOS_SEED={seed}"
+    assert not found, "\n".join([f"CHAOS_SEED={seed}", *found])
