@@ -24,7 +24,6 @@ ENDS_WITH_ITS_PARENT = "parent = os.getppid()\n    while os.getppid() == parent:
 @pytest.fixture
 def make_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(site, "_LOOK_S", 0.0)
-    monkeypatch.setattr(site, "LINGER_S", 0.3)
     started: list[Program] = []
 
     def make(*, first: str = "", child: str = "pass", parent: str = IDLE) -> Place:
@@ -77,7 +76,8 @@ def test_an_end_that_was_our_doing_is_no_surprise_once(make_place):
     assert place.surprises == ["toy ended by itself with -9"]
 
 
-def test_a_child_that_outlives_its_parent_is_told_of_and_ended(make_place):
+def test_a_child_that_outlives_its_parent_is_told_of_and_ended(make_place, monkeypatch):
+    monkeypatch.setattr(site, "LINGER_S", 0.3)
     place = make_place(child=IDLE)
     parent = place.program
     place.take_down(Program.kill_main)
