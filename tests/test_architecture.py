@@ -130,6 +130,7 @@ ELSEWHERE = {
     "genonaut/core/clock.py": "one line",
     "genonaut/core/image_colour.py": "core/test_imaging",
     "genonaut/core/image_containers.py": "core/test_imaging",
+    "genonaut/core/image_opening.py": "core/test_imaging_hostile",
 }
 
 

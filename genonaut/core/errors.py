@@ -120,10 +120,28 @@ class UnreadableImageError(GenonautError):
     http_status = 422
 
 
+class UnsupportedImageError(UnreadableImageError):
+    """The bytes are of no picture format that we know."""
+
+    code = "unsupported_image"
+
+
 class ImageTooLargeError(UnreadableImageError):
-    """The picture has more pixels or bytes than we take; trying again would not help."""
+    """The picture has more pixels or bytes, or needs more memory, than we take."""
 
     code = "image_too_large"
+
+
+class ImageTimeoutError(UnreadableImageError):
+    """Decoding the picture took too long, and was ended."""
+
+    code = "image_timed_out"
+
+
+class DecoderCrashError(UnreadableImageError):
+    """The decoder died of the picture."""
+
+    code = "decoder_crashed"
 
 
 class WorkflowRejectedError(GenonautError):

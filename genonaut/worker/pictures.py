@@ -85,11 +85,11 @@ def _thumbnails(storage: Storage, data: bytes) -> tuple[dict[str, dict[str, obje
         log.warning("thumbnails_failed", reason=str(error))
         return {}, str(error)
     return {
-        str(edge): {
+        THUMBNAILS.entry(edge, form): {
             "key": _put(storage, thumbnail.data, thumbnail.mime),
             "width": thumbnail.width,
             "height": thumbnail.height,
             "bytes": len(thumbnail.data),
         }
-        for edge, thumbnail in made.items()
+        for (edge, form), thumbnail in made.items()
     }, None
