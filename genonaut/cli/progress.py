@@ -20,6 +20,8 @@ _PHASES = {
     "waiting_for_backend": "ComfyUI does not answer",
     "waiting_for_storage": "no room to store it",
     "waiting_to_retry": "will be tried again",
+    "waiting_for_children": "waiting for the runs it started",
+    "paused": "paused",
     "drawing": "drawing",
     "collecting": "collecting",
 }

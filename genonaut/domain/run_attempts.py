@@ -4,7 +4,7 @@ The caller holds a :class:`RunClaim`. If its lease is lost meanwhile, each of th
 ``LeaseLostError`` and writes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,10 +19,13 @@ from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.core.text import storable
 from genonaut.db.models import RunFailure, TaskRun
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.runs import RUNS, let_next_begin
+from genonaut.domain.run_families import copy_failures, show_sum
+from genonaut.domain.runs import RUNS, WAITING_FOR_CHILDREN, let_next_begin, wake
 
 MAX_MESSAGE = 2000
 MAX_REF = 255
+LOOK_AGAIN_S = 60.0
+"""A run that waits for its children looks by itself, should it not be woken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ def report(session: Session, held: RunClaim, **columns: Any) -> TaskRun:
 def checkpoint(session: Session, held: RunClaim, state: dict[str, Any]) -> None:
     """Keep where the run is, in the transaction that did the work up to there."""
     RUNS.write(session, held.row_id, token=held.token, checkpoint=state)
+    if held.run.parent_id is not None:
+        show_sum(session, held.run.parent_id)
 
 
 def fail_items(session: Session, held: RunClaim, failures: Iterable[Failure]) -> None:
@@ -111,6 +116,16 @@ def fail_items(session: Session, held: RunClaim, failures: Iterable[Failure]) ->
             index_elements=["run_id", "ref"], set_={"error": new.excluded.error}
         )
     )
+    _count_failures(session, held)
+
+
+def take_failures(session: Session, held: RunClaim, from_ids: Collection[int]) -> None:
+    """List what other runs could not do with this one too."""
+    copy_failures(session, held.row_id, from_ids)
+    _count_failures(session, held)
+
+
+def _count_failures(session: Session, held: RunClaim) -> None:
     counted = select(func.count()).where(RunFailure.run_id == held.row_id).scalar_subquery()
     RUNS.write(session, held.row_id, token=held.token, failed_items=counted)
 
@@ -184,11 +199,28 @@ def _waiting(message: str) -> dict[str, Any]:
 
 def release(session: Session, held: RunClaim, **columns: Any) -> None:
     """Give the run back untouched, for the next worker at once; the attempt does not count."""
-    progress = {**columns.pop("progress", held.run.progress), "phase": "queued"}
+    _put_off(session, held, 0, columns, phase="queued")
+
+
+def pause(session: Session, held: RunClaim, *, for_s: float, reason: str, **columns: Any) -> None:
+    """Give the run back, to go on in ``for_s`` seconds; the attempt does not count."""
+    _put_off(session, held, for_s, columns, phase="paused", reason=storable(reason)[:300])
+
+
+def wait_for_children(session: Session, held: RunClaim, **columns: Any) -> None:
+    """Give the run back until every run it started has ended; the attempt does not count."""
+    _put_off(session, held, LOOK_AGAIN_S, columns, phase=WAITING_FOR_CHILDREN)
+    wake(session, held.row_id)  # the last may have ended before this
+
+
+def _put_off(
+    session: Session, held: RunClaim, for_s: float, columns: dict[str, Any], **shown: str
+) -> None:
+    progress = {**columns.pop("progress", held.run.progress), **shown}
     _give_back(
         session,
         held,
-        available_at=func.now(),
+        available_at=func.now() + timedelta(seconds=for_s),
         attempt=TaskRun.attempt - 1,
         progress=progress,
         **columns,

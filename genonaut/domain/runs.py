@@ -24,6 +24,9 @@ from genonaut.db.session import add_event, savepoint
 from genonaut.domain.lifecycle import FINAL, UNFINISHED, Machine, Status
 
 MAX_REASON = 2000
+WAITING_FOR_CHILDREN = "waiting_for_children"
+"""The phase of a run that has given itself back until those it started have ended."""
+
 _TRIES = 5
 
 
@@ -314,7 +317,7 @@ def failures(
 
 
 def request_cancel(session: Session, run_id: int) -> TaskRun:
-    """Cancel a run: at once while it is pending, at its next progress while it is running.
+    """Cancel a run and those it started: at once while pending, at the next progress while running.
 
     Once this is committed the run can only end as ``cancelled``. Asking again is harmless.
 
@@ -322,6 +325,9 @@ def request_cancel(session: Session, run_id: int) -> TaskRun:
         NotFoundError: there is no such run.
         ConflictError: it has already ended otherwise.
     """
+    # Children before their parent, as they lock themselves when they end.
+    for child_id in session.scalars(_unfinished_children(run_id).with_for_update()).all():
+        request_cancel(session, child_id)
     run = RUNS.note(
         session,
         run_id,
@@ -366,8 +372,29 @@ def again(session: Session, run_id: int, request: NewRun) -> Taken:
     )
 
 
+def _unfinished_children(run_id: int) -> Select[int]:
+    return (
+        select(TaskRun.id)
+        .where(TaskRun.parent_id == run_id, TaskRun.status.in_(UNFINISHED))
+        .order_by(TaskRun.id)
+    )
+
+
+def wake(session: Session, run_id: int) -> None:
+    """Let a run that waits for those it started go on at once, if all of them have ended."""
+    # Two that end at the same moment do not see each other: here one waits for the other's commit.
+    session.execute(select(TaskRun.id).where(TaskRun.id == run_id).with_for_update(key_share=True))
+    waits = TaskRun.progress["phase"].astext == WAITING_FOR_CHILDREN
+    if session.scalar(_unfinished_children(run_id).limit(1)) is None:
+        RUNS.note(
+            session, run_id, (TaskRun.status == Status.PENDING, waits), available_at=func.now()
+        )
+
+
 def let_next_begin(session: Session, ended: TaskRun) -> TaskRun | None:
-    """Let the run that was held back behind ``ended`` begin; None if there is none."""
+    """Let the run held back behind ``ended`` begin, None if there is none; wake its parent."""
+    if ended.parent_id is not None:
+        wake(session, ended.parent_id)
     if ended.overlap_key is None or ended.held_back:
         return None
     waiting = session.scalar(

@@ -6,9 +6,9 @@ holds, whether a cancel was requested, where an earlier attempt stopped.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
@@ -50,6 +50,19 @@ class CancelRun(StopRun):
 
 class ReleaseRun(StopRun):
     """The worker is stopping; the run goes back."""
+
+
+class PauseRun(StopRun):
+    """The task wants to go on later."""
+
+    def __init__(self, reason: str, for_s: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.for_s = for_s
+
+
+class AwaitChildren(StopRun):
+    """The task wants to go on when what it started has ended."""
 
 
 class InvalidResultError(GenonautError):
@@ -199,6 +212,29 @@ class RunContext:
         )
         return runs.trigger(session, request).run.id
 
+    def start_again(self, session: Session, other: TaskDefinition[Any, Any], run_id: int) -> int:
+        """Repeat an ended run of ``other`` as this run's child, from its checkpoint."""
+        old = runs.one(session, run_id)
+        request = other.request(
+            other.validate(old.params),
+            trigger=Trigger.SYSTEM,
+            actor=self._held.run.task,
+            parent_id=self.run_id,
+        )
+        return runs.again(session, run_id, request).run.id
+
+    def take_failures(self, session: Session, run_ids: Collection[int]) -> None:
+        """List what other runs could not do as this run's own failed items."""
+        run_attempts.take_failures(session, self._held, run_ids)
+
+    def pause(self, reason: str, *, for_s: float) -> NoReturn:
+        """End this attempt here, uncounted; the run goes on from its checkpoint later."""
+        raise PauseRun(reason, for_s)
+
+    def await_children(self) -> NoReturn:
+        """End this attempt here, uncounted; the run goes on when what it started has ended."""
+        raise AwaitChildren
+
 
 def _advanced(
     shown: dict[str, Any], done: int, total: int | None, message: str | None
@@ -244,6 +280,10 @@ class _Attempt:
             self._end(run_attempts.cancelled)
         except ReleaseRun:
             self._end(run_attempts.release)
+        except PauseRun as wish:
+            self._end(run_attempts.pause, for_s=wish.for_s, reason=wish.reason)
+        except AwaitChildren:
+            self._end(run_attempts.wait_for_children)
         except SoftTimeLimitExceeded:
             limit_s = self._definition.soft_limit_s
             self._fail("timed_out", f"it took longer than {limit_s} seconds; what it did is kept")

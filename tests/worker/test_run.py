@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from genonaut.core.errors import ConflictError, RetryableError
 from genonaut.db.models import TaskRun
-from genonaut.domain import run_attempts, runs
+from genonaut.domain import run_attempts, run_families, runs
 from genonaut.domain.runs import Trigger
 from genonaut.worker import drain
 from genonaut.worker.run_log import TAIL
@@ -306,6 +306,62 @@ def test_a_task_starts_another_as_its_child(toy, declare, start_run, task_servic
     started = _read(task_services, row.result["total"])
     assert (started.task, started.parent_id, started.trigger) == ("toys.leaf", row.id, "system")
     assert (started.params, started.actor) == ({"upto": 9}, "toys.one")
+
+
+def test_a_run_waits_for_what_it_started_and_repeats_what_failed(
+    toy, declare, start_run, task_services
+):
+    tries = []
+
+    def leaf(ctx: TaskContext, params: Params) -> Result:
+        """Fail once, at half of the way."""
+        tries.append((params.upto, ctx.resume(At)))
+        if len(tries) == 1:
+            with ctx.transaction() as session:
+                ctx.checkpoint(session, At(n=1))
+            raise ConflictError("not now")
+        return Result(total=params.upto)
+
+    child = declare(leaf, "toys.leaf")
+
+    def parent(ctx, params):
+        at = ctx.resume(At)
+        with ctx.transaction() as session:
+            if at is None:
+                at = At(n=ctx.start(session, child, Params(upto=9)))
+            else:
+                [made] = run_families.children(session, [at.n])
+                if made.status == "completed":
+                    return Result(total=made.result["total"])
+                at = At(n=ctx.start_again(session, child, made.id))
+            ctx.checkpoint(session, at)
+        return ctx.await_children()
+
+    definition = toy(parent)
+    row = start_run(definition)
+    for _ in range(2):
+        assert (row.status, row.progress["phase"]) == ("pending", "waiting_for_children")
+        work_on(task_services, child, row.checkpoint["n"])
+        row = work_on(task_services, definition, row.id)
+    assert (row.status, row.attempt, row.result["total"]) == ("completed", 1, 9)
+    assert tries == [(9, None), (9, At(n=1))]
+
+
+def test_a_paused_run_goes_on_later_from_its_checkpoint(toy, start_run, task_services):
+    def work(ctx, params):
+        if ctx.resume(At) is None:
+            with ctx.transaction() as session:
+                ctx.checkpoint(session, At(n=1))
+            ctx.pause("others first", for_s=0)
+        return Result(total=7)
+
+    definition = toy(work)
+    row = start_run(definition)
+    assert (row.status, row.attempt, row.progress["phase"]) == ("pending", 0, "paused")
+    assert row.progress["reason"] == "others first"
+    row = work_on(task_services, definition, row.id)
+    assert (row.status, row.attempt, row.result["total"]) == ("completed", 1, 7)
+    assert "reason" not in row.progress
 
 
 def test_a_dry_run_is_told_so(toy, start_run):
