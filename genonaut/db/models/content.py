@@ -34,14 +34,36 @@ class ContentItem(Base):
 class ContentImage(Base):
     """One picture of an item, with its thumbnails.
 
-    ``thumbnails`` maps the edge in pixels to ``{"key", "width", "height", "bytes"}``;
-    ``thumb_spec`` is the hash of the settings that made them.
+    ``thumbnails`` maps the edge in pixels (of WebP; ``512.avif`` of other formats) to ``{"key",
+    "width", "height", "bytes"}``; ``thumb_spec`` is the hash of the settings that made them. While
+    it is NULL they are missing. With a ``thumb_error`` the last try has failed, and what there is
+    comes from an earlier one.
     """
 
     __tablename__ = "content_images"
     __table_args__ = (
         UniqueConstraint("content_id", "position"),
         Index("ix_content_images_sha256", "sha256"),
+        Index(
+            "ix_content_images_thumb_missing",
+            "id",
+            postgresql_where=text("thumb_spec IS NULL AND thumb_error IS NULL"),
+        ),
+        Index(
+            "ix_content_images_thumb_failed",
+            "id",
+            postgresql_where=text("thumb_error IS NOT NULL"),
+        ),
+        Index(
+            "ix_content_images_thumb_spec",
+            "thumb_spec",
+            postgresql_where=text("thumb_spec IS NOT NULL AND thumb_error IS NULL"),
+        ),
+        Index(
+            "ix_content_images_thumbnail_keys",
+            text("jsonb_path_query_array(thumbnails, '$.*.\"key\"'::jsonpath)"),
+            postgresql_using="gin",
+        ),
     )
 
     id: Mapped[BigId]
