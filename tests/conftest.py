@@ -9,6 +9,8 @@
 ``make_job``           ``make_job(user, prompt=..., **columns)`` -> ``GenerationJob``, pending
 ``make_claim``         ``make_claim(job, worker=..., lease_s=...)`` -> ``Claim``
 ``reload``             ``reload(row_or_claim)`` -> the row as it is now
+``make_image``         ``make_image(data=..., creator=...)`` -> ``ContentImage``, its file stored
+``storage``            the store of ``settings``
 ``left_at_comfyui``    ``left_at_comfyui()`` -> prompts that the reconciler has yet to remove
 ``postgres``           the server of this session: ``.url(name)``, ``.pause()``, ``.cont()`` …
 ``valkey``             the Redis of this session, emptied before each test; ``.url(number)``
@@ -19,6 +21,7 @@
 =====================  ==========================================================================
 """
 
+import io
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -29,11 +32,21 @@ import redis
 from celery import Celery
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from PIL import Image
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.api.config import Settings, load_settings
-from genonaut.db.models import AbandonedPrompt, Base, GenerationJob, TaskRun, User
+from genonaut.clients.storage import LocalStorage
+from genonaut.db.models import (
+    AbandonedPrompt,
+    Base,
+    ContentImage,
+    ContentItem,
+    GenerationJob,
+    TaskRun,
+    User,
+)
 from genonaut.db.session import Database, make_engine
 from genonaut.domain import attempts, generation, run_attempts, runs
 from genonaut.domain.attempts import Claim
@@ -282,3 +295,49 @@ def left_at_comfyui(database: Database) -> Callable[[], list[tuple[str, str]]]:
             return [(row.backend, row.prompt_id) for row in session.execute(query)]
 
     return read
+
+
+@pytest.fixture
+def storage(settings: Settings) -> LocalStorage:
+    return LocalStorage(settings.storage_path, min_free_bytes=0)
+
+
+@pytest.fixture
+def make_image(
+    database: Database, storage: LocalStorage, make_user: Callable[..., User]
+) -> Callable[..., ContentImage]:
+    """Make a stored picture, each its own, without thumbnails; ``data``: what the file holds."""
+
+    def make(
+        *, data: bytes | None = None, creator: User | None = None, **columns: Any
+    ) -> ContentImage:
+        content = _png(next(_names)) if data is None else data
+        key = storage.put(content, mime="image/png")
+        owner = creator or make_user()
+        with database.transaction() as session:
+            item = ContentItem(title="x", prompt="x", creator_id=owner.id)
+            session.add(item)
+            session.flush()
+            values: dict[str, Any] = {
+                "storage_key": key,
+                "sha256": Path(key).stem,
+                "mime": "image/png",
+                "width": 64,
+                "height": 48,
+                "bytes": len(content),
+                "position": 0,
+            }
+            image = ContentImage(content_id=item.id, **{**values, **columns})
+            session.add(image)
+        return image
+
+    return make
+
+
+def _png(n: int) -> bytes:
+    out = io.BytesIO()
+    ramp = Image.linear_gradient("L").resize((64, 48))
+    Image.merge("RGB", (ramp, ramp.rotate(180), ramp.point(lambda v: (v + n) % 256))).save(
+        out, "PNG"
+    )
+    return out.getvalue()

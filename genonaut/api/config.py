@@ -82,6 +82,9 @@ def _variables() -> dict[str, str]:
     return {name.lower(): value for name, value in {**filled, **process}.items()}
 
 
+_EDGE = r"([1-9]\d{0,2}|[1-3]\d{3}|40[0-8]\d|409[0-6])"
+
+
 class Settings(BaseSettings):
     """Hold every setting; ``env/env.example`` lists them with the same defaults.
 
@@ -179,6 +182,21 @@ class Settings(BaseSettings):
     )
     job_retry_backoff_s: float = Field(
         default=5.0, gt=0, description="First retry delay, seconds; doubles, with jitter."
+    )
+
+    thumbnail_sizes: str = Field(
+        default="512,256",
+        pattern=rf"^{_EDGE}(,{_EDGE})*$",
+        description="Thumbnails every picture has: edges, pixels, comma-separated.",
+    )
+    thumbnail_formats: str = Field(
+        default="webp",
+        pattern=r"^(webp|avif|jpeg)(,(webp|avif|jpeg))*$",
+        description="And formats: webp, avif, jpeg; a browser is sent the best it takes.",
+    )
+    backfill_yields: bool = Field(
+        default=False,
+        description="Backfills pause while jobs wait and this machine has a generation worker.",
     )
 
     lease_s: float = Field(

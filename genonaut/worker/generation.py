@@ -33,7 +33,7 @@ from genonaut.core.errors import (
 )
 from genonaut.core.workflow import output_images
 from genonaut.db.models import ContentImage, GenerationJob
-from genonaut.domain import abandoned, attempts, graphs
+from genonaut.domain import abandoned, attempts, graphs, thumbnails
 from genonaut.domain.attempts import Claim
 from genonaut.worker import pictures
 from genonaut.worker.backends import client_for, least_busy
@@ -283,8 +283,13 @@ class _Attempt:
             message = f"the workflow made {len(images)} pictures; at most {MAX_IMAGES} are kept"
             raise WorkflowRejectedError(message, code="too_many_pictures")
         self._show.phase("collecting", now=True, images=len(images))
+        settings = self._services.settings
         stored = pictures.collect(
-            client, self._services.storage, images, check=lambda: self._vigil.check(now=True)
+            client,
+            self._services.storage,
+            images,
+            spec=thumbnails.standard(settings.thumbnail_sizes, settings.thumbnail_formats),
+            check=lambda: self._vigil.check(now=True),
         )
         details = {"prompt_id": prompt.prompt_id}
         try:

@@ -8,18 +8,24 @@ from genonaut.clients.comfyui import ComfyClient
 from genonaut.clients.storage import Storage
 from genonaut.core import imaging
 from genonaut.core.errors import ImageTooLargeError, RetryableError, UnreadableImageError
+from genonaut.core.thumbnails import ThumbSpec
 from genonaut.core.workflow import OutputImage
+from genonaut.domain import thumbnails
 from genonaut.domain.attempts import StoredImage
 from genonaut.worker.outcomes import StorageWaitError
 
 log = structlog.get_logger(__name__)
 
-THUMBNAILS = imaging.ThumbSpec()
 _DOWNLOADS = 2
 
 
 def collect(
-    client: ComfyClient, storage: Storage, images: list[OutputImage], *, check: Callable[[], None]
+    client: ComfyClient,
+    storage: Storage,
+    images: list[OutputImage],
+    *,
+    spec: ThumbSpec,
+    check: Callable[[], None],
 ) -> list[StoredImage]:
     """Download, check, clean and store each picture and its thumbnails, in order.
 
@@ -37,7 +43,7 @@ def collect(
         check()
         data, info = _fetch(client, image)
         key = _put(storage, data, info.mime)
-        thumbnails, error = _thumbnails(storage, data)
+        made, error = _thumbnails(storage, data, spec)
         stored.append(
             StoredImage(
                 storage_key=key,
@@ -46,8 +52,8 @@ def collect(
                 width=info.width,
                 height=info.height,
                 bytes=len(data),
-                thumbnails=thumbnails,
-                thumb_spec=None if error else THUMBNAILS.hash,
+                thumbnails=made,
+                thumb_spec=None if error else spec.hash,
                 thumb_error=error,
             )
         )
@@ -77,19 +83,14 @@ def _fetch(client: ComfyClient, image: OutputImage) -> tuple[bytes, imaging.Imag
     raise AssertionError("unreachable")
 
 
-def _thumbnails(storage: Storage, data: bytes) -> tuple[dict[str, dict[str, object]], str | None]:
-    # A picture without thumbnails is still a picture: the backfill finds it by its error.
+def _thumbnails(
+    storage: Storage, data: bytes, spec: ThumbSpec
+) -> tuple[thumbnails.Entries, str | None]:
+    # A picture without thumbnails is still a picture: it is listed with the reason.
     try:
-        made = imaging.thumbnails(data, THUMBNAILS)
+        return thumbnails.store(data, spec, storage, imaging.thumbnails), None
     except UnreadableImageError as error:
         log.warning("thumbnails_failed", reason=str(error))
         return {}, str(error)
-    return {
-        THUMBNAILS.entry(edge, form): {
-            "key": _put(storage, thumbnail.data, thumbnail.mime),
-            "width": thumbnail.width,
-            "height": thumbnail.height,
-            "bytes": len(thumbnail.data),
-        }
-        for (edge, form), thumbnail in made.items()
-    }, None
+    except RetryableError as error:
+        raise StorageWaitError(str(error)) from error
