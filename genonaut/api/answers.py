@@ -134,6 +134,7 @@ class Thumbnail(BaseModel):
     url: str
     width: int
     height: int
+    types: list[str] = Field(description="What it can be sent as; `Accept` chooses.")
 
 
 class Image(BaseModel):
@@ -178,6 +179,7 @@ class Content(BaseModel):
                                 "url": "/api/v1/content/9/images/0/thumbnails/256?v=c41d…",
                                 "width": 256,
                                 "height": 171,
+                                "types": ["image/webp"],
                             }
                         },
                     }

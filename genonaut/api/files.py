@@ -12,6 +12,7 @@ from genonaut.api.errors import problem
 from genonaut.clients.storage import Storage, StoredFile
 
 _CHUNK = 256 * 1024
+_VARY = "Authorization, Cookie"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -24,6 +25,8 @@ class Picture:
     mime: str
     filename: str
     immutable: bool
+    varies_by_type: bool = False
+    """Whether another ``Accept`` is answered with other bytes."""
 
 
 def respond(
@@ -40,7 +43,7 @@ def respond(
     answer = {
         "ETag": etag,
         "Cache-Control": f"private, {keep}",
-        "Vary": "Authorization, Cookie",
+        "Vary": f"Accept, {_VARY}" if picture.varies_by_type else _VARY,
         "Accept-Ranges": "bytes",
     }
     if _matches(headers.get("if-none-match"), etag):

@@ -32,6 +32,7 @@ from genonaut.api.routes import (
     sockets,
     stats,
     tasks,
+    thumbnails,
     webhooks,
 )
 from genonaut.clients.bus import EventPublisher, EventSubscriber
@@ -101,7 +102,7 @@ def create_app(
     app.add_middleware(Envelope)
     resources = APIRouter(prefix="/api/v1")
     ours = (generation_jobs, generation_options, content, stats, notifications, session)
-    for module in (*ours, operations, tasks, runs, schedules):
+    for module in (*ours, thumbnails, operations, tasks, runs, schedules):
         resources.include_router(module.router)
     app.include_router(resources)
     for root in (health, webhooks, sockets, pages):

@@ -37,6 +37,9 @@ from genonaut.core.thumbnails import FORMATS, Thumbnails, ThumbSpec
 from genonaut.db.models import ContentImage, ContentItem, TaskRun, User
 from genonaut.domain.lifecycle import Status
 
+MAKE_ONE = "thumbnails.make"
+"""The task that makes one picture's thumbnails while somebody waits for them."""
+
 MAX_ERROR = 500
 _LATELY = 5
 

@@ -148,7 +148,7 @@ def test_a_thumbnail_is_kept_for_long_only_under_its_versioned_address(ada, make
     assert "immutable" in answer.headers["cache-control"]
     plain = ada.client.get(made["url"].partition("?")[0])
     assert "immutable" not in plain.headers["cache-control"]
-    assert ada.client.get(f"{CONTENT}/{item}/images/0/thumbnails/512").status_code == 404
+    assert ada.client.get(f"{CONTENT}/{item}/images/0/thumbnails/300").status_code == 404
     assert ada.client.get(f"{CONTENT}/{item}/images/1").status_code == 404
 
 

@@ -182,3 +182,10 @@ def test_what_a_lost_worker_had_is_mended_and_told(running: Commands) -> None:
     report = json.loads(running("jobs", "stale", "--json").stdout)
     assert report["items"] == []
     assert report["recent"][0]["rule"] == "worker_lost"
+
+
+def test_the_state_of_thumbnails_is_shown(running: Commands) -> None:
+    shown = running("thumbnails", "status").stdout
+    assert re.search(r"^usual +512, 256 as webp$", shown, re.MULTILINE)
+    assert re.search(r"^missing +0$", shown, re.MULTILINE)
+    assert json.loads(running("thumbnails", "status", "--json").stdout)["images"] == 0

@@ -8,14 +8,13 @@ import structlog
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from genonaut.api import answers, files, pagination
+from genonaut.api import answers, files, pagination, thumbnails
 from genonaut.api.answers import CHANGING, READING, Documented, problems
 from genonaut.api.deps import CallerDep, Id, ServicesDep
 from genonaut.api.files import Picture
 from genonaut.api.pagination import CursorParam, LimitParam
 from genonaut.clients.storage import Storage
 from genonaut.core.errors import GenonautError, InvalidInputError, NotFoundError
-from genonaut.core.image_containers import EXTENSIONS
 from genonaut.db.models import ContentImage, ContentItem
 from genonaut.db.session import on_commit
 from genonaut.domain import content
@@ -26,11 +25,10 @@ log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/content", tags=["content"])
 
 Position = Annotated[int, Path(ge=0, le=999, description="From 0, in batch order.")]
-Size = Annotated[int, Path(ge=1, le=4096, description="Longer edge, pixels, as the item lists it.")]
 
 _METADATA = ("model", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height")
 
-_PICTURE: Documented = {
+PICTURE: Documented = {
     200: {"content": {"image/*": {}}, "description": "The picture."},
     206: {"content": {"image/*": {}}, "description": "The range asked for."},
     304: {"description": "The client has it already."},
@@ -99,7 +97,7 @@ def delete(content_id: Id, caller: CallerDep, services: ServicesDep) -> Response
     "/{content_id}/images/{position}",
     operation_id="readImage",
     response_class=Response,
-    responses=_PICTURE,
+    responses=PICTURE,
 )
 def image(
     request: Request, content_id: Id, position: Position, caller: CallerDep, services: ServicesDep
@@ -115,42 +113,6 @@ def image(
         immutable=True,
     )
     return files.respond(services.storage, picture, request.headers, request.method)
-
-
-@router.head("/{content_id}/images/{position}/thumbnails/{size}", include_in_schema=False)
-@router.get(
-    "/{content_id}/images/{position}/thumbnails/{size}",
-    operation_id="readThumbnail",
-    response_class=Response,
-    responses=_PICTURE,
-)
-def thumbnail(
-    request: Request,
-    content_id: Id,
-    position: Position,
-    size: Size,
-    caller: CallerDep,
-    services: ServicesDep,
-    v: Annotated[str | None, Query(max_length=64, description="As the item's URL has it.")] = None,
-) -> Response:
-    """Send a thumbnail. It may be made anew, so only the versioned URL is kept for long."""
-    with caller.transaction() as (session, who):
-        row = content.visible_image(session, who.user_id, content_id, position)
-    made = row.thumbnails.get(str(size))
-    if made is None:
-        raise NotFoundError("there is no thumbnail of that size")
-    key = PurePosixPath(made["key"])
-    picture = Picture(
-        storage_key=made["key"],
-        etag=key.stem,
-        mime=_TYPES.get(key.suffix, "application/octet-stream"),
-        filename=f"genonaut-{content_id}-{position}-{size}{key.suffix}",
-        immutable=v == _version(made),
-    )
-    return files.respond(services.storage, picture, request.headers, request.method)
-
-
-_TYPES = {f".{extension}": mime for mime, extension in EXTENSIONS.items()}
 
 
 def shown(item: ContentItem, images: list[ContentImage], user_id: UUID) -> dict[str, Any]:
@@ -187,19 +149,8 @@ def _shown_image(image: ContentImage) -> dict[str, Any]:
         "height": image.height,
         "bytes": image.bytes,
         "sha256": image.sha256,
-        "thumbnails": {
-            size: {
-                "url": f"{url}/thumbnails/{size}?v={_version(made)}",
-                "width": made["width"],
-                "height": made["height"],
-            }
-            for size, made in sorted(image.thumbnails.items(), key=lambda entry: int(entry[0]))
-        },
+        "thumbnails": thumbnails.shown(image, url),
     }
-
-
-def _version(made: dict[str, Any]) -> str:
-    return PurePosixPath(made["key"]).stem[:12]
 
 
 def _remove(storage: Storage, unused: list[Unused]) -> None:

@@ -4,6 +4,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Annotated, NoReturn, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
@@ -183,14 +184,54 @@ def backfill(ctx: TaskContext, params: Params) -> Result:
                 done += 1
                 check()
             at = at.past(batch, outcomes, pace.lap_s())
-            failures = [Failure(o.source.ref, o.error) for o in outcomes if o.error is not None]
             with ctx.transaction() as session:
                 thumbnails.record(session, scope, outcomes)
-                ctx.fail_items(session, failures)
+                ctx.fail_items(session, _failures(outcomes))
                 ctx.checkpoint(session, at)
             if pace.turn_is_over:
                 ctx.pause("others have their turn", for_s=0)
     return at.result()
+
+
+class OneParams(TaskParams):
+    """Which picture."""
+
+    image_id: int = Field(ge=1, le=2**63 - 1, description="The picture's id.")
+
+
+@task(
+    thumbnails.MAKE_ONE,
+    title="Make a picture's thumbnails",
+    soft_limit_s=120,
+    overlap_key=lambda params: str(params.image_id),
+)
+def make_one(ctx: TaskContext, params: OneParams) -> Result:
+    """Make the usual thumbnails of one picture, which somebody has asked for.
+
+    Safe to run twice: a picture that has them, or that failed before, is left as it is.
+    """
+    usual = _scope(ctx, Params(first_id=params.image_id, last_id=params.image_id))
+    outcomes: list[Outcome] = []
+    for only in (Only.MISSING, Only.OUTDATED):
+        scope = replace(usual, only=only)
+        with ctx.transaction() as session:
+            batch = thumbnails.next_batch(session, scope, after=0, limit=1)
+        made = [thumbnails.make(one, scope.spec, ctx.storage, imaging.thumbnails) for one in batch]
+        with ctx.transaction() as session:
+            thumbnails.record(session, scope, made)
+            ctx.fail_items(session, _failures(made))
+        outcomes += made
+    failed = len(_failures(outcomes))
+    return Result(
+        images=len(outcomes),
+        made=len(outcomes) - failed,
+        failed=failed,
+        made_bytes=sum(outcome.bytes for outcome in outcomes),
+    )
+
+
+def _failures(outcomes: list[Outcome]) -> list[Failure]:
+    return [Failure(o.source.ref, o.error) for o in outcomes if o.error is not None]
 
 
 def _scope(ctx: TaskContext, params: Params) -> Scope:

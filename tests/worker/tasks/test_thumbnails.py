@@ -15,7 +15,7 @@ from genonaut.domain import runs
 from genonaut.domain.thumbnails import Only, standard
 from genonaut.worker.sharing import _Shared
 from genonaut.worker.tasks import thumbnails as module
-from genonaut.worker.tasks.thumbnails import Params, Result, backfill
+from genonaut.worker.tasks.thumbnails import Params, Result, backfill, make_one
 from tests.worker.conftest import work_on
 
 USUAL = standard("512,256", "webp")
@@ -166,7 +166,7 @@ def test_f37_pictures_of_one_name_in_different_folders_have_thumbnails_of_their_
 
 
 def test_a_run_that_is_cancelled_keeps_whole_batches(
-    start_run, make_image, rows, task_services, monkeypatch
+    committed_database, start_run, make_image, rows, task_services, monkeypatch
 ):
     for _ in range(6):
         make_image()
@@ -357,3 +357,16 @@ def test_two_runs_side_by_side_agree(committed_database, start_run, make_image, 
     keys = {entry["key"] for row in rows() for entry in row.thumbnails.values()}
     keys |= {row.storage_key for row in rows()}
     assert set(tree()) == {key.replace("/", os.sep) for key in keys}
+
+
+def test_one_picture_gets_what_it_lacks_and_a_failed_one_is_left(run_task, make_image, rows):
+    missing = make_image()
+    outdated = make_image(thumb_spec="older")
+    failed = make_image(thumb_error="broken")
+    for image, expected in ((missing, 1), (outdated, 1), (failed, 0), (missing, 0)):
+        result, _ = run_task(make_one, image_id=image.id)
+        assert counts(result) == (expected, expected, 0)
+    assert [row.thumb_spec for row in rows()] == [USUAL.hash, USUAL.hash, None]
+    broken = make_image(data=b"rubbish")
+    assert counts(run_task(make_one, image_id=broken.id)[0]) == (1, 0, 1)
+    assert counts(run_task(make_one, image_id=10**12)[0]) == (0, 0, 0)
