@@ -7,8 +7,8 @@ import re
 import secrets
 import shutil
 import stat as file_modes
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,8 @@ from genonaut.core.errors import (
     StorageFullError,
 )
 from genonaut.core.image_containers import EXTENSIONS
+
+Guard = Callable[[str], AbstractContextManager[None]]
 
 _KEY = re.compile(
     rf"([0-9a-f]{{2}})/([0-9a-f]{{2}})/\1\2[0-9a-f]{{60}}\.({'|'.join(EXTENSIONS.values())})"
@@ -37,6 +39,15 @@ _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 class StoredStat:
     """Say how large a stored file is, bytes, and when it was last put."""
 
+    size: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """Name a stored file, with its size and when it was last put."""
+
+    key: str
     size: int
     modified_at: datetime
 
@@ -84,6 +95,10 @@ class Storage(Protocol):
         """Remove what is stored under the key; nothing there is fine."""
         ...
 
+    def list_files(self) -> Iterator[ListedFile]:
+        """Give every stored file, by key; what comes or goes meanwhile may be left out."""
+        ...
+
     def free_bytes(self) -> int | None:
         """Say how much room there is; None for a store without a limit."""
         ...
@@ -94,12 +109,16 @@ class LocalStorage:
 
     Bytes are written beside, flushed to disk, then renamed, so a process killed at any point leaves
     at worst a stray file in ``.tmp``, for ``sweep_temp``. Two processes may put the same bytes at
-    once. ``put`` refuses to leave less than ``min_free_bytes`` free.
+    once. ``put`` refuses to leave less than ``min_free_bytes`` free. It holds ``guard``, given the
+    hash of the bytes: whoever removes files holds it too.
     """
 
-    def __init__(self, root: Path, *, min_free_bytes: int) -> None:
+    def __init__(
+        self, root: Path, *, min_free_bytes: int, guard: Guard = lambda _: nullcontext()
+    ) -> None:
         self._root = root
         self._min_free_bytes = min_free_bytes
+        self._guard = guard
 
     def put(self, data: bytes, *, mime: str) -> str:
         """Store the bytes and give their key; a file that is there already is touched and kept."""
@@ -108,7 +127,7 @@ class LocalStorage:
         digest = hashlib.sha256(data).hexdigest()
         key = f"{digest[:2]}/{digest[2:4]}/{digest}.{EXTENSIONS[mime]}"
         path = self._root / key
-        with _own_errors():
+        with self._guard(digest), _own_errors():
             if not _touch(path, len(data)):
                 self._write(path, data)
             # Also for a file found here: who renamed it may not have come this far.
@@ -150,6 +169,17 @@ class LocalStorage:
         path = self._path(key)
         with _own_errors():
             path.unlink(missing_ok=True)
+
+    def list_files(self) -> Iterator[ListedFile]:
+        """Give every stored file, by key."""
+        for name in _names(self._root):
+            for below in _names(self._root / name):
+                for file in _names(self._root / name / below):
+                    key = f"{name}/{below}/{file}"
+                    if _KEY.fullmatch(key):
+                        with suppress(NotFoundError):
+                            found = self.stat(key)
+                            yield ListedFile(key, found.size, found.modified_at)
 
     def free_bytes(self) -> int:
         """Say how much room the disk has; the folder need not have been made yet."""
@@ -197,6 +227,15 @@ class LocalStorage:
         volume = os.statvfs(self._root)
         if volume.f_bavail * volume.f_frsize - size < self._min_free_bytes:
             raise StorageFullError("The disk that keeps the pictures has no room.")
+
+
+def _names(folder: Path) -> list[str]:
+    """List a folder; what is no folder, or is gone, holds nothing."""
+    with _own_errors():
+        try:
+            return sorted(path.name for path in folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def _create(path: str, flags: int) -> int:

@@ -7,6 +7,7 @@ from genonaut.api.config import Settings, get_settings
 from genonaut.clients.bus import EventPublisher
 from genonaut.clients.storage import LocalStorage, Storage
 from genonaut.db.session import Database
+from genonaut.domain import orphans
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,9 @@ class Services:
         events = EventPublisher(settings.redis_url, settings.redis_ns)
         database.sinks.append(events.publish)
         storage = LocalStorage(
-            settings.storage_path, min_free_bytes=settings.storage_min_free_mb * 2**20
+            settings.storage_path,
+            min_free_bytes=settings.storage_min_free_mb * 2**20,
+            guard=orphans.storing(database),
         )
         return cls(settings, database, events, storage)
 

@@ -361,3 +361,32 @@ def test_says_how_much_room_there_is_before_anything_was_stored(tmp_path):
     storage = LocalStorage(tmp_path / "not" / "yet", min_free_bytes=0)
     assert 0 < storage.free_bytes() <= shutil.disk_usage(tmp_path).total
     assert not (tmp_path / "not").exists()
+
+
+def test_every_stored_file_is_listed_and_nothing_else(tmp_path):
+    store = LocalStorage(tmp_path / "store", min_free_bytes=0)
+    assert list(store.list_files()) == []
+    keys = sorted(store.put(b"%d" % n, mime="image/png") for n in range(20))
+    for stray in ("README", "ab/x", "ab/cd/notes.txt", ".tmp/ab"):
+        path = tmp_path / "store" / stray
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"?")
+    listed = list(store.list_files())
+    assert [file.key for file in listed] == keys
+    assert all(file.size == store.stat(file.key).size for file in listed)
+    assert all(file.modified_at == store.stat(file.key).modified_at for file in listed)
+
+
+def test_a_guard_is_held_while_bytes_are_put(tmp_path):
+    seen = []
+
+    @contextlib.contextmanager
+    def guard(digest):
+        seen.append((digest, list(store.list_files())))
+        yield
+        seen.append(len(list(store.list_files())))
+
+    store = LocalStorage(tmp_path, min_free_bytes=0, guard=guard)
+    key = store.put(b"x", mime="image/png")
+    assert seen == [(hashlib.sha256(b"x").hexdigest(), []), 1]
+    assert store.exists(key)

@@ -10,14 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from genonaut.api import answers, files, pagination, thumbnails
 from genonaut.api.answers import CHANGING, READING, Documented, problems
-from genonaut.api.deps import CallerDep, Id, ServicesDep
+from genonaut.api.deps import CallerDep, Id, Services, ServicesDep
 from genonaut.api.files import Picture
 from genonaut.api.pagination import CursorParam, LimitParam
-from genonaut.clients.storage import Storage
-from genonaut.core.errors import GenonautError, InvalidInputError, NotFoundError
+from genonaut.core.errors import GenonautError, InvalidInputError
 from genonaut.db.models import ContentImage, ContentItem
 from genonaut.db.session import on_commit
-from genonaut.domain import content
+from genonaut.domain import content, orphans
 from genonaut.domain.content import Filter, Unused
 
 log = structlog.get_logger(__name__)
@@ -88,7 +87,7 @@ def delete(content_id: Id, caller: CallerDep, services: ServicesDep) -> Response
     """Delete one's own item, its images and their files."""
     with caller.transaction() as (session, who):
         unused = content.delete_own(session, who.user_id, content_id)
-        on_commit(session, lambda: _remove(services.storage, unused))
+        on_commit(session, lambda: _remove(services, unused))
     return Response(status_code=204)
 
 
@@ -153,13 +152,13 @@ def _shown_image(image: ContentImage) -> dict[str, Any]:
     }
 
 
-def _remove(storage: Storage, unused: list[Unused]) -> None:
+def _remove(services: Services, unused: list[Unused]) -> None:
     """Remove files no row names; what fails, or was put again meanwhile, is left to the sweep."""
     for file in unused:
         try:
-            if storage.stat(file.storage_key).modified_at <= file.made_at:
-                storage.delete(file.storage_key)
-        except NotFoundError:
-            continue
+            with services.database.transaction() as session:
+                orphans.remove(
+                    session, services.storage, [file.storage_key], not_after=file.made_at
+                )
         except GenonautError as error:
             log.warning("file_not_removed", key=file.storage_key, error=str(error))
