@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from PIL import Image, ImageFile
 
-from genonaut.core import image_colour, image_opening
+from genonaut.core import image_colour, image_opening, image_resizing
 from genonaut.core.image_opening import UPRIGHT
 
 Format = Literal["webp", "avif", "jpeg"]
@@ -15,7 +15,6 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 _AVIF_SPEED = 10
 _HELD_PIXELS = 32_000_000
-_REDUCING_GAP = 1.01
 _ON_THEIR_SIDE = [UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
 _DRAFT_GAP = 2
 """A JPEG is decoded at no less than twice the thumbnail's size."""
@@ -34,7 +33,7 @@ class ThumbSpec:
 
     sizes: tuple[int, ...] = (512, 256)
     formats: tuple[Format, ...] = ("webp",)
-    quality: int = 80
+    quality: int = 78
     method: int = 2
     avif_quality: int = 60
     fit: Literal["inside", "cover"] = "inside"
@@ -131,12 +130,8 @@ def _first_reduction(
     box, size = _fitted(image.size, edge, spec.fit)
     scale = _draft(image, size[0] / (box[2] - box[0]))
     image.load()
-    small = image_colour.resizable(image).resize(
-        size,
-        Image.Resampling.LANCZOS,
-        box=(box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale),
-        reducing_gap=_REDUCING_GAP,
-    )
+    left, top, right, bottom = (side * scale for side in box)
+    small = image_resizing.resized(image_colour.resizable(image), size, (left, top, right, bottom))
     return image_colour.srgb(small if turn is None else small.transpose(turn))
 
 
@@ -170,7 +165,7 @@ def _fitted(
 def _smaller(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if size == image.size:
         return image
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+    return image_resizing.resized(image, size)
 
 
 def _encoded(frames: list[_Frame], form: str, spec: ThumbSpec) -> Thumbnail:

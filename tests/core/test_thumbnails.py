@@ -65,7 +65,7 @@ def test_shrinking_stays_close_to_a_plain_lanczos_resize():
 
 
 def test_a_spec_has_a_stable_name():
-    assert ThumbSpec().hash == ThumbSpec(sizes=(256, 512)).hash == "1376a1f59007"
+    assert ThumbSpec().hash == ThumbSpec(sizes=(256, 512)).hash == "6630e35d6394"
     assert len({ThumbSpec().hash, ThumbSpec(quality=81).hash, ThumbSpec(sizes=(512,)).hash}) == 3
     others = [ThumbSpec(formats=("webp", "avif")), ThumbSpec(fit="cover"), ThumbSpec(animated=True)]
     assert len({spec.hash for spec in (ThumbSpec(), *others)}) == 4
