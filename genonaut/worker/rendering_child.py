@@ -1,0 +1,135 @@
+"""Decode pictures of strangers in a process of its own, which nobody misses if they kill it.
+
+Started by ``genonaut.worker.rendering``. A request on standard input is a header, JSON and the
+picture's bytes; an answer on standard output is a header, JSON and the bytes made.
+"""
+
+import json
+import math
+import os
+import queue
+import resource
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from genonaut.core import imaging
+from genonaut.core.errors import UnreadableImageError
+from genonaut.core.thumbnails import ThumbSpec, thumbnails
+
+HEADER = struct.Struct("!II")
+"""The lengths of the JSON and of the bytes behind it."""
+
+READY = b"."
+"""What a child says when it has started."""
+
+Message = tuple[dict[str, Any], bytes]
+
+
+def main() -> None:
+    """Answer requests, one after the other, until standard input ends."""
+    limits = json.loads(sys.argv[1])
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, with whom this ends
+        signal.signal(ignored, signal.SIG_IGN)
+    requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    if taken := _address_space():
+        _limit(resource.RLIMIT_AS, taken + limits["memory_bytes"])
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
+    threading.excepthook = _end_with
+    threading.Thread(target=_answer_all, args=(requests, limits["cpu_s"]), daemon=True).start()
+    os.write(sys.stdout.fileno(), READY)
+    # Read while decoding too: so this ends with its parent, and not with a picture.
+    source = sys.stdin.buffer
+    while message := _received(source):
+        requests.put(message)
+    os._exit(0)
+
+
+def answer(request: dict[str, Any], data: bytes) -> Message:
+    """Do what is asked with the picture ``data``; an error of the picture's is an answer too."""
+    try:
+        return _CALLS[request["call"]](request, data)
+    except UnreadableImageError as error:
+        return {"error": error.code, "message": str(error)}, b""
+
+
+def _thumbnails(request: dict[str, Any], data: bytes) -> Message:
+    spec: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in request["spec"].items()
+    }
+    made = thumbnails(data, ThumbSpec(**spec))
+    listed = [
+        {
+            "edge": edge,
+            "form": form,
+            "width": one.width,
+            "height": one.height,
+            "mime": one.mime,
+            "bytes": len(one.data),
+        }
+        for (edge, form), one in made.items()
+    ]
+    return {"thumbnails": listed}, b"".join(one.data for one in made.values())
+
+
+def _clean(_: dict[str, Any], data: bytes) -> Message:
+    clean = imaging.strip_metadata(data, imaging.inspect(data))
+    return {"info": asdict(imaging.inspect(clean))}, clean
+
+
+_CALLS: dict[str, Callable[[dict[str, Any], bytes], Message]] = {
+    "thumbnails": _thumbnails,
+    "clean": _clean,
+}
+
+
+def _answer_all(requests: "queue.SimpleQueue[Message]", cpu_s: float) -> None:
+    while True:
+        request, data = requests.get()
+        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + cpu_s))
+        said, made = answer(request, data)
+        text = json.dumps(said).encode()
+        sys.stdout.buffer.write(HEADER.pack(len(text), len(made)) + text)
+        sys.stdout.buffer.write(made)
+        sys.stdout.buffer.flush()
+
+
+def _received(source: BinaryIO) -> Message | None:
+    header = source.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    text_length, data_length = HEADER.unpack(header)
+    text, data = source.read(text_length), source.read(data_length)
+    return (json.loads(text), data) if len(data) == data_length else None
+
+
+def _limit(what: int, value: int) -> None:
+    _, hard = resource.getrlimit(what)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(what, (value, hard))
+
+
+def _address_space() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:  # no /proc: such systems do not keep the limit either
+        return 0
+    return pages * resource.getpagesize()
+
+
+def _end_with(args: threading.ExceptHookArgs) -> None:
+    threading.__excepthook__(args)
+    os._exit(os.EX_SOFTWARE)
+
+
+if __name__ == "__main__":
+    main()
