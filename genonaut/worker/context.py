@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from genonaut.api.config import Settings
 from genonaut.clients.storage import Storage
 from genonaut.domain.run_attempts import Failure
+from genonaut.worker.rendering import Renderer
 
 if TYPE_CHECKING:
     from genonaut.worker.task import TaskDefinition, TaskParams
@@ -67,6 +68,11 @@ class TaskContext(Protocol):
     @property
     def storage(self) -> Storage:
         """Where files are kept."""
+        ...
+
+    @property
+    def renderer(self) -> Renderer:
+        """What decodes pictures, whatever they are."""
         ...
 
     @property

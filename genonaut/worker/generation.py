@@ -287,6 +287,7 @@ class _Attempt:
         stored = pictures.collect(
             client,
             self._services.storage,
+            self._services.renderer,
             images,
             spec=thumbnails.standard(settings.thumbnail_sizes, settings.thumbnail_formats),
             check=lambda: self._vigil.check(now=True),

@@ -13,6 +13,7 @@ from genonaut.core.workflow import OutputImage
 from genonaut.domain import thumbnails
 from genonaut.domain.attempts import StoredImage
 from genonaut.worker.outcomes import StorageWaitError
+from genonaut.worker.rendering import Renderer
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +23,7 @@ _DOWNLOADS = 2
 def collect(
     client: ComfyClient,
     storage: Storage,
+    renderer: Renderer,
     images: list[OutputImage],
     *,
     spec: ThumbSpec,
@@ -41,9 +43,9 @@ def collect(
     stored = []
     for image in images:
         check()
-        data, info = _fetch(client, image)
+        data, info = _fetch(client, renderer, image)
         key = _put(storage, data, info.mime)
-        made, error = _thumbnails(storage, data, spec)
+        made, error = _thumbnails(storage, renderer, data, spec)
         stored.append(
             StoredImage(
                 storage_key=key,
@@ -67,13 +69,14 @@ def _put(storage: Storage, data: bytes, mime: str) -> str:
         raise StorageWaitError(str(error)) from error
 
 
-def _fetch(client: ComfyClient, image: OutputImage) -> tuple[bytes, imaging.ImageInfo]:
+def _fetch(
+    client: ComfyClient, renderer: Renderer, image: OutputImage
+) -> tuple[bytes, imaging.ImageInfo]:
     for attempt in range(1, _DOWNLOADS + 1):
         raw = client.download(image, max_bytes=imaging.MAX_BYTES)
         try:
             # The graph, and with it the prompt, travels in the file's metadata: drop it.
-            clean = imaging.strip_metadata(raw, imaging.inspect(raw))
-            return clean, imaging.inspect(clean)
+            return renderer.clean(raw)
         except ImageTooLargeError:
             raise
         except UnreadableImageError:
@@ -84,11 +87,11 @@ def _fetch(client: ComfyClient, image: OutputImage) -> tuple[bytes, imaging.Imag
 
 
 def _thumbnails(
-    storage: Storage, data: bytes, spec: ThumbSpec
+    storage: Storage, renderer: Renderer, data: bytes, spec: ThumbSpec
 ) -> tuple[thumbnails.Entries, str | None]:
     # A picture without thumbnails is still a picture: it is listed with the reason.
     try:
-        return thumbnails.store(data, spec, storage, imaging.thumbnails), None
+        return thumbnails.store(data, spec, storage, renderer.render), None
     except UnreadableImageError as error:
         log.warning("thumbnails_failed", reason=str(error))
         return {}, str(error)

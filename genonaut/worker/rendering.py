@@ -63,19 +63,22 @@ class _ChildDiedError(Exception):
 class Renderer:
     """Do with pictures what ``genonaut.core`` does, at a safe distance.
 
-    Up to ``processes`` at once, from any thread; children start when they are first needed and end
-    with this process, however it ends.
+    Up to ``processes`` at once (as many as there are processors), from any thread; children start
+    when they are first needed and end with this process, however it ends.
     """
 
-    def __init__(self, limits: Limits | None = None, *, processes: int = 2) -> None:
+    def __init__(self, limits: Limits | None = None, *, processes: int | None = None) -> None:
         self._limits = limits or Limits()
-        self._free = threading.BoundedSemaphore(processes)
+        self._free = threading.BoundedSemaphore(processes or os.cpu_count() or 1)
         self._idle: list[_Child] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
         self.close()
 
     def render(self, data: bytes, spec: ThumbSpec) -> Thumbnails:

@@ -25,6 +25,7 @@ from genonaut.domain.runs import Trigger
 from genonaut.worker import drain
 from genonaut.worker.held import DATABASE_AWAY, HeldRow, claim_patiently
 from genonaut.worker.lease import LeaseKeeper
+from genonaut.worker.rendering import Renderer
 from genonaut.worker.run_log import RunLog
 from genonaut.worker.services import Services
 from genonaut.worker.task import TaskDefinition, TaskParams
@@ -137,6 +138,11 @@ class RunContext:
     def storage(self) -> Storage:
         """Where files are kept."""
         return self._services.storage
+
+    @property
+    def renderer(self) -> Renderer:
+        """What decodes pictures, whatever they are."""
+        return self._services.renderer
 
     @property
     def log(self) -> RunLog:

@@ -1,6 +1,6 @@
 """Hold what one worker process works with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from genonaut.api.config import Settings, get_settings
@@ -8,6 +8,7 @@ from genonaut.clients.bus import EventPublisher
 from genonaut.clients.storage import LocalStorage, Storage
 from genonaut.db.session import Database
 from genonaut.domain import orphans
+from genonaut.worker.rendering import Renderer
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Services:
     database: Database
     events: EventPublisher
     storage: Storage
+    renderer: Renderer = field(default_factory=Renderer)
 
     @classmethod
     def connect(cls, settings: Settings) -> "Services":
@@ -36,6 +38,7 @@ class Services:
         """Forget connections inherited from the parent, without closing the parent's."""
         self.database.after_fork()
         self.events.after_fork()
+        self.renderer.after_fork()
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,6 @@ from typing import Annotated, NoReturn, Self
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 from sqlalchemy.orm import Session
 
-from genonaut.core import thumbnails as imaging
 from genonaut.core.errors import StorageFullError
 from genonaut.core.thumbnails import Format, ThumbSpec
 from genonaut.domain import thumbnails, yielding
@@ -216,7 +215,7 @@ def make_one(ctx: TaskContext, params: OneParams) -> Result:
         scope = replace(usual, only=only)
         with ctx.transaction() as session:
             batch = thumbnails.next_batch(session, scope, after=0, limit=1)
-        made = [thumbnails.make(one, scope.spec, ctx.storage, imaging.thumbnails) for one in batch]
+        made = [thumbnails.make(one, scope.spec, ctx.storage, ctx.renderer.render) for one in batch]
         with ctx.transaction() as session:
             thumbnails.record(session, scope, made)
             ctx.fail_items(session, _failures(made))
@@ -302,7 +301,7 @@ def _outcomes(
         for source in batch:
             pace.next(check)
             ahead.append(
-                pool.submit(thumbnails.make, source, spec, ctx.storage, imaging.thumbnails)
+                pool.submit(thumbnails.make, source, spec, ctx.storage, ctx.renderer.render)
             )
             if len(ahead) > 2 * params.threads:
                 yield ahead.popleft().result()
