@@ -95,6 +95,7 @@ class Rig(Rows):
         self.ns = f"rig{next(_NUMBERS)}"
         self.programs: list[Program] = []
         self.neighbours: list[Rig] = []
+        self.brought = set()
         self.web: Api | None = None
         self.environment: dict[str, str] = {
             **base_environment(),

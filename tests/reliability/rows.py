@@ -26,6 +26,8 @@ class Rows:
     database: Database
     comfy: Comfy
     user_id: UUID
+    brought: set[int]
+    """Content items that no job has made."""
 
     def job(self, job_id: int) -> GenerationJob:
         """Read a job's row."""
@@ -158,5 +160,6 @@ class Rows:
             if job.status == Status.COMPLETED:
                 assert images.count(job.content_id) == job.batch_size
         completed = [job.content_id for job in jobs if job.status == Status.COMPLETED]
+        items = [item for item in items if item not in self.brought]
         assert len(completed) == len(items), "a content item for each completed job and no other"
         assert set(completed) == set(items)

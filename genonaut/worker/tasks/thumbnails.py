@@ -340,7 +340,9 @@ def _share(ctx: TaskContext, params: Params, scope: Scope) -> Result:
         parts = [_part(params, n, len(ranges), ids) for n, ids in enumerate(ranges)]
         return Plan(parts, total=min(images, params.limit or images))
 
-    return _sum(sharing.in_parts(ctx, backfill, plan))
+    result = _sum(sharing.in_parts(ctx, backfill, plan))
+    ctx.progress(result.made + result.failed)
+    return result
 
 
 def _part(params: Params, n: int, count: int, ids: tuple[int, int]) -> Params:
