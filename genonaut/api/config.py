@@ -194,6 +194,9 @@ class Settings(BaseSettings):
         pattern=r"^(webp|avif|jpeg)(,(webp|avif|jpeg))*$",
         description="And formats: webp, avif, jpeg; a browser is sent the best it takes.",
     )
+    import_root: Path | None = Field(
+        default=None, description="Folder whose pictures operators may import; unset: none."
+    )
     backfill_yields: bool = Field(
         default=False,
         description="Backfills pause while jobs wait and this machine has a generation worker.",

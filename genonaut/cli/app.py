@@ -20,6 +20,7 @@ COMMANDS = {
     "tasks": "genonaut.cli.tasks:app",
     "runs": "genonaut.cli.runs:app",
     "schedules": "genonaut.cli.schedules:app",
+    "content": "genonaut.cli.content:app",
     "thumbnails": "genonaut.cli.thumbnails:app",
     "users": "genonaut.cli.accounts:users_app",
     "tokens": "genonaut.cli.accounts:tokens_app",

@@ -43,6 +43,31 @@ def png_without_metadata(data: bytes, *, also_keep: frozenset[bytes] = frozenset
     return b"".join(kept)
 
 
+def png_texts(data: bytes, *, max_bytes: int) -> dict[str, str]:
+    """Give the texts of a PNG by keyword: tEXt, and iTXt that is not compressed.
+
+    A chunk of more than ``max_bytes`` is left out; of a keyword that comes twice the first counts.
+    Raises: UnreadableImageError: truncated, or a checksum is wrong.
+    """
+    texts: dict[str, str] = {}
+    for name, chunk in _png_chunks(data):
+        if name in {b"tEXt", b"iTXt"} and len(chunk) <= max_bytes + 12:
+            keyword, _, body = chunk[8:-4].partition(b"\0")
+            if name == b"iTXt":
+                is_compressed, (_, _, body) = body[:1] != b"\0", _split_twice(body[2:])
+                if is_compressed:
+                    continue
+            encoding = "utf-8" if name == b"iTXt" else "latin-1"
+            texts.setdefault(keyword.decode("latin-1"), body.decode(encoding, "replace"))
+    return texts
+
+
+def _split_twice(body: bytes) -> tuple[bytes, bytes, bytes]:
+    language, _, rest = body.partition(b"\0")
+    translated, _, text = rest.partition(b"\0")
+    return language, translated, text
+
+
 def jpeg_without_metadata(data: bytes) -> bytes:
     """Keep the tables, the scans, JFIF, Adobe's colour marker and the ICC profile.
 

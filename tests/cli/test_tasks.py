@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -12,6 +13,7 @@ from sqlalchemy import create_engine, text
 from genonaut.api.config import ROOT
 from genonaut.local import processes
 from tests.cli.conftest import Commands, in_terminal, make_commands
+from tests.core.pictures import encode, picture
 from tests.support.database import sqlalchemy_url
 from tests.support.servers import RunningPostgres, RunningValkey
 
@@ -189,3 +191,18 @@ def test_the_state_of_thumbnails_is_shown(running: Commands) -> None:
     assert re.search(r"^usual +512, 256 as webp$", shown, re.MULTILINE)
     assert re.search(r"^missing +0$", shown, re.MULTILINE)
     assert json.loads(running("thumbnails", "status", "--json").stdout)["images"] == 0
+
+
+def test_a_folder_of_pictures_is_brought_in_and_asked_again_adds_nothing(
+    running: Commands, tmp_path: Path
+) -> None:
+    running("users", "create", "collector")
+    for n in range(3):
+        (tmp_path / f"{n}.png").write_bytes(encode(picture(size=(30 + n, 20)), "PNG"))
+    brought = ("content", "import", str(tmp_path), "--creator", "collector")
+    assert running(*brought).stdout.strip() == "3 imported, 0 known, 0 failed"
+    (tmp_path / "bad.png").write_text("?")
+    assert running.refusal(*brought).endswith("files not taken in: 1")
+    done = running("tasks", "run", "thumbnails.backfill", "--wait").stdout
+    assert '"made": 3' in done
+    assert running.refusal("content", "import", str(tmp_path / "no"), "--creator", "collector")

@@ -1,6 +1,14 @@
-"""``content.refresh_stats`` counts and says how much; ``test_stats.py`` has the rules."""
+"""The collection is counted and added to; the tests of ``domain`` have the rules."""
 
-from genonaut.worker.tasks.content import Result, refresh_stats
+import pytest
+
+from genonaut.domain import runs
+from genonaut.worker import drain
+from genonaut.worker.tasks import content as module
+from genonaut.worker.tasks.content import ImportResult, Result, import_folder, refresh_stats
+from genonaut.worker.tasks.thumbnails import backfill
+from tests.core.pictures import encode, picture
+from tests.worker.conftest import work_on
 
 
 def test_it_counts_and_counts_again(run_task, database, make_user):
@@ -12,3 +20,84 @@ def test_it_counts_and_counts_again(run_task, database, make_user):
     for days in (None, 7):
         result, _ = run_task(refresh_stats, days=days)
         assert result == Result(rows=1)
+
+
+@pytest.fixture
+def root(tmp_path, task_services, make_settings):
+    """A folder that may be imported."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    settings = make_settings(import_root=root, storage_min_free_mb=0)
+    object.__setattr__(task_services, "settings", settings)
+    return root
+
+
+def fill(root, count):
+    for n in range(count):
+        path = root / f"{n % 3}" / f"{n:03}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode(picture(size=(20 + n, 20)), "PNG"))
+
+
+def test_a_folder_is_taken_in_once_and_gets_thumbnails(run_task, root, make_user):
+    make_user("ada")
+    fill(root, 5)
+    (root / "copy.png").write_bytes((root / "0" / "000.png").read_bytes())
+    asked = {"folder": ".", "creator": "ada"}
+    dry, _ = run_task(import_folder, dry_run=True, **asked)
+    assert dry == ImportResult(files=6)
+    first, progress = run_task(import_folder, **asked)
+    assert first == ImportResult(files=6, imported=5, known=1)
+    assert progress[-1] == (6, 6)
+    again, _ = run_task(import_folder, **asked)
+    assert again == ImportResult(files=6, known=6)
+    made, _ = run_task(backfill)
+    assert made.made == 5
+
+
+def test_what_is_no_picture_is_listed(start_run, root, make_user, database):
+    make_user("ada")
+    (root / "bad.png").write_text("?")
+    row = start_run(import_folder, folder=".", creator="ada")
+    assert (row.result["failed"], row.failed_items) == (1, 1)
+    with database.transaction() as session:
+        [failure] = runs.failures(session, row.id)
+    assert failure.ref == "bad.png"
+
+
+def test_only_below_the_root_and_for_a_known_user(start_run, root, make_user, tmp_path):
+    make_user("ada")
+    for folder in ("..", str(tmp_path), "nowhere"):
+        row = start_run(import_folder, folder=folder, creator="ada")
+        assert (row.status, row.error_code) == ("failed", "invalid_input")
+    row = start_run(import_folder, folder=".", creator="nobody")
+    assert (row.status, row.error_code) == ("failed", "not_found")
+
+
+def test_without_a_root_nothing_is_imported(start_run, make_user):
+    row = start_run(import_folder, folder=".", creator="ada")
+    assert (row.status, row.error_code) == ("failed", "invalid_input")
+
+
+def test_a_killed_import_goes_on_where_it_stopped(
+    start_run, root, make_user, task_services, monkeypatch
+):
+    make_user("ada")
+    fill(root, 7)
+    monkeypatch.setattr(module, "_BATCH", 2)
+    take, seen = module.folders.take, []
+
+    def note(folder, found, storage):
+        if len(seen) == 4:
+            monkeypatch.setattr(drain, "is_over", lambda: True)
+        seen.append(found.path)
+        return take(folder, found, storage)
+
+    monkeypatch.setattr(module.folders, "take", note)
+    row = start_run(import_folder, folder=".", creator="ada")
+    assert (row.status, row.checkpoint["counts"]["imported"]) == ("pending", 4)
+    monkeypatch.setattr(drain, "is_over", lambda: False)
+    row = work_on(task_services, import_folder, row.id)
+    assert row.result == {"files": 7, "imported": 7, "known": 0, "failed": 0}
+    assert len(set(seen)) == 7
+    assert len(seen) <= 9

@@ -1,0 +1,146 @@
+"""Walk a folder of pictures and take them in; what is in it may be hostile.
+
+No link is followed, be it the folder, one on the way or a file, and nothing but a plain file is
+opened. Folders are opened one inside the other, so one that is swapped meanwhile leads nowhere.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from genonaut.clients.storage import Storage
+from genonaut.core import embedded_graph, imaging
+from genonaut.core.errors import InvalidInputError, UnreadableImageError
+from genonaut.domain.importing import Imported
+
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp")
+)
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+Place = tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file with the name of a picture: its path below the folder, and its place in the order."""
+
+    path: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A file that is not taken in, and why."""
+
+    path: str
+    error: str
+
+
+@contextmanager
+def opened(root: Path, below: str = "") -> Iterator[int]:
+    """Open a folder by its path below ``root``; give its descriptor.
+
+    Raises: InvalidInputError: there is no such folder, or a link is on the way.
+    """
+    parts = PurePosixPath(below).parts
+    if PurePosixPath(below).is_absolute() or ".." in parts or "\0" in below:
+        raise InvalidInputError("folder: must be a path below the root", field="folder")
+    try:
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidInputError("the folder cannot be opened", field="folder") from error
+    try:
+        for part in parts:
+            try:
+                inner = os.open(part, _FOLDER, dir_fd=folder)
+            except OSError as error:
+                raise InvalidInputError(
+                    "folder: there is no such folder, or it is a link", field="folder"
+                ) from error
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def walk(folder: int, above: Place = ()) -> Iterator[Found]:
+    """Give the files that are named like pictures, in an order that does not change.
+
+    A folder's files come first, then its folders; a folder that cannot be read is left out.
+    """
+    folders = []
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    except OSError:
+        return
+    for name, is_folder in found:
+        if is_folder:
+            folders.append(name)
+        elif Path(name).suffix.lower() in SUFFIXES:
+            place = (*above, (0, name))
+            yield Found("/".join(part for _, part in place), place)
+    for name in folders:
+        with suppress(OSError):
+            inner = os.open(name, _FOLDER, dir_fd=folder)
+            try:
+                yield from walk(inner, (*above, (1, name)))
+            finally:
+                os.close(inner)
+
+
+def take(folder: int, found: Found, storage: Storage) -> Imported | Refused:
+    """Read, check, clean and store one file.
+
+    Raises: RetryableError: the store does not take it now.
+    """
+    try:
+        data = _read(folder, found)
+        info = imaging.inspect(data)
+        made = embedded_graph.read(data)
+        clean = imaging.strip_metadata(data, info)
+        info = imaging.inspect(clean)
+    except UnreadableImageError as error:
+        return Refused(found.path, f"{error} ({error.code})")
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        return Refused(found.path, f"The file cannot be read: {reason}.")
+    return Imported(
+        storage_key=storage.put(clean, mime=info.mime),
+        mime=info.mime,
+        width=info.width,
+        height=info.height,
+        bytes=len(clean),
+        made=made,
+        path=found.path,
+    )
+
+
+def _read(folder: int, found: Found) -> bytes:
+    *above, (_, name) = found.place
+    with _inside(folder, [part for _, part in above]) as inner:
+        file = os.open(name, _FILE, dir_fd=inner)
+    with os.fdopen(file, "rb") as source:
+        if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+            raise UnreadableImageError("It is not a plain file.")
+        return source.read(imaging.MAX_BYTES + 1)
+
+
+@contextmanager
+def _inside(folder: int, parts: Sequence[str]) -> Iterator[int]:
+    inner = os.dup(folder)
+    try:
+        for part in parts:
+            deeper = os.open(part, _FOLDER, dir_fd=inner)
+            os.close(inner)
+            inner = deeper
+        yield inner
+    finally:
+        os.close(inner)

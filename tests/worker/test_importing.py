@@ -1,0 +1,99 @@
+"""A folder is walked in order, and nothing in it leads outside."""
+
+import os
+
+import pytest
+
+from genonaut.core.errors import InvalidInputError
+from genonaut.domain.importing import Imported
+from genonaut.worker.importing import Refused, opened, take, walk
+from tests.core.pictures import encode, picture
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.png").write_bytes(encode(picture(), "PNG"))
+    root = tmp_path / "root"
+    root.mkdir()
+    return root
+
+
+def paths(root, below=""):
+    with opened(root, below) as folder:
+        return [found.path for found in walk(folder)]
+
+
+def taken(root, storage):
+    with opened(root) as folder:
+        return {found.path: take(folder, found, storage) for found in walk(folder)}
+
+
+def test_files_come_in_one_order_folders_after_files(root):
+    for name in ("b.png", "z/a.JPG", "a/y.webp", "a/b/c.gif", "a.jpeg", "note.txt", "a/.x.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert paths(root) == ["a.jpeg", "b.png", "a/.x.png", "a/y.webp", "a/b/c.gif", "z/a.JPG"]
+    assert paths(root, "a/b") == ["c.gif"]
+    assert paths(root, ".") == paths(root)
+    with opened(root) as folder:
+        places = [found.place for found in walk(folder)]
+    assert places == sorted(places)
+
+
+def test_no_link_is_followed(root, tmp_path, storage):
+    outside = tmp_path / "outside"
+    (root / "link.png").symlink_to(outside / "secret.png")
+    (root / "folder").symlink_to(outside)
+    (root / "loop").symlink_to(root)
+    found = taken(root, storage)
+    assert list(found) == ["link.png"]
+    assert isinstance(found["link.png"], Refused)
+    assert list(storage.list_files()) == []
+    for below in ("folder", "../outside", "/etc", "folder/..", "nowhere", "a\0b", "link.png"):
+        with pytest.raises(InvalidInputError):
+            paths(root, below)
+    with pytest.raises(InvalidInputError):
+        paths(root / "nowhere")
+
+
+def test_a_folder_that_is_swapped_for_a_link_leads_nowhere(root, tmp_path, storage):
+    (root / "inner").mkdir()
+    (root / "inner" / "secret.png").touch()
+    with opened(root) as folder:
+        [found] = walk(folder)
+        (root / "inner" / "secret.png").unlink()
+        (root / "inner").rmdir()
+        (root / "inner").symlink_to(tmp_path / "outside")
+        assert isinstance(take(folder, found, storage), Refused)
+
+
+def test_hostile_files_are_refused_with_a_reason_and_good_ones_taken(root, storage):
+    good = encode(picture(), "PNG")
+    (root / "good.png").write_bytes(good)
+    (root / "really-a-png.jpg").write_bytes(good)
+    (root / "empty.png").touch()
+    (root / "cut.png").write_bytes(good[: len(good) // 2])
+    (root / "text.png").write_text("hello")
+    os.mkfifo(root / "pipe.png")
+    found = taken(root, storage)
+    refused = {path for path, one in found.items() if isinstance(one, Refused)}
+    assert refused == {"empty.png", "cut.png", "text.png", "pipe.png"}
+    for path in refused:
+        assert found[path].error
+        assert str(root) not in found[path].error
+    good_one, other = found["good.png"], found["really-a-png.jpg"]
+    assert isinstance(good_one, Imported)
+    assert (good_one.mime, good_one.storage_key) == ("image/png", other.storage_key)
+    assert storage.stat(good_one.storage_key).size == good_one.bytes
+
+
+def test_no_descriptor_stays_open(root, storage):
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "b" / "x.png").write_bytes(b"?")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as the kernel lists them
+    for _ in range(20):
+        taken(root, storage)
+        with pytest.raises(InvalidInputError):
+            paths(root, "a/nowhere")
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
