@@ -17,7 +17,7 @@ from genonaut.db.models import TaskRun
 from genonaut.db.session import make_engine
 from genonaut.domain import runs, thumbnail_counts
 from genonaut.domain.runs import Trigger
-from genonaut.domain.thumbnails import standard
+from genonaut.domain.thumbnails import Scope, shards, standard
 from genonaut.worker import run
 from genonaut.worker.services import Services
 from genonaut.worker.tasks.thumbnails import backfill
@@ -26,7 +26,7 @@ GOAL = Goal("thumbnails_million", "s, dry run over 1,000,000 rows", 1.0, better=
 ROWS = 1_000_000
 BOUND_S = 2.0
 FILES = 5
-BATCHES = 20
+BATCHES = 5
 
 _FILL = """
 INSERT INTO users (id, username) VALUES (gen_random_uuid(), 'bench');
@@ -98,6 +98,11 @@ def main() -> None:
         note(f"dry run: {[round(s, 2) for s, _ in dry]} s, {dry[0][1].result}")
         shared, _ = go(services, dry_run=True, only="outdated")
         note(f"dry run of outdated: {shared:.2f} s")
+
+        with on.database.transaction() as session:
+            began = time.perf_counter()
+            ranges = shards(session, Scope(usual), 16)
+            note(f"cut into {len(ranges)} shards in {time.perf_counter() - began:.2f} s")
 
         first_s, _ = go(services, limit=1, batch_size=1)
         note(f"start to the end of a first batch of one: {first_s:.2f} s")

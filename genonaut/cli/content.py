@@ -18,6 +18,7 @@ from genonaut.domain import importing, orphans, users
 from genonaut.domain.importing import Imported
 from genonaut.worker import importing as folders
 from genonaut.worker.importing import Refused
+from genonaut.worker.rendering import Renderer
 
 app = typer.Typer(help="The collection.", no_args_is_help=True, add_completion=False)
 
@@ -85,13 +86,13 @@ def _import(
     )
     counts = {"imported": 0, "known": 0, "failed": 0}
     refused: list[Refused] = []
-    with folders.opened(root) as folder, _progress() as progress:
+    with folders.opened(root) as folder, Renderer() as renderer, _progress() as progress:
         bar = progress.add_task("", total=sum(1 for _ in folders.walk(folder)))
         rest = folders.walk(folder)
         while batch := list(islice(rest, _BATCH)):
             taken: list[Imported] = []
             for found in batch:
-                outcome = folders.take(folder, found, storage)
+                outcome = folders.take(folder, found, storage, renderer)
                 if isinstance(outcome, Imported):
                     taken.append(outcome)
                 else:

@@ -15,6 +15,7 @@ from genonaut.clients.storage import Storage
 from genonaut.core import embedded_graph, imaging
 from genonaut.core.errors import InvalidInputError, UnreadableImageError
 from genonaut.domain.importing import Imported
+from genonaut.worker.rendering import Renderer
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp")
@@ -96,17 +97,14 @@ def walk(folder: int, above: Place = ()) -> Iterator[Found]:
                 os.close(inner)
 
 
-def take(folder: int, found: Found, storage: Storage) -> Imported | Refused:
+def take(folder: int, found: Found, storage: Storage, renderer: Renderer) -> Imported | Refused:
     """Read, check, clean and store one file.
 
     Raises: RetryableError: the store does not take it now.
     """
     try:
         data = _read(folder, found)
-        info = imaging.inspect(data)
-        made = embedded_graph.read(data)
-        clean = imaging.strip_metadata(data, info)
-        info = imaging.inspect(clean)
+        clean, info = renderer.clean(data)
     except UnreadableImageError as error:
         return Refused(found.path, f"{error} ({error.code})")
     except OSError as error:
@@ -118,7 +116,7 @@ def take(folder: int, found: Found, storage: Storage) -> Imported | Refused:
         width=info.width,
         height=info.height,
         bytes=len(clean),
-        made=made,
+        made=embedded_graph.read(data),
         path=found.path,
     )
 

@@ -36,12 +36,12 @@ class Pace:
         return lap
 
     def words(self, left: int) -> str:
-        """Say how fast the work goes, and when what is ``left`` will be done."""
+        """Say how fast the work goes, and when what is ``left`` will be done; empty at first."""
         elapsed = time.monotonic() - self._began
         if not self._count or elapsed <= 0:
             return ""
         rate = self._count / elapsed
-        return f"{rate:.1f} a second, {duration(left / rate)} left"
+        return f"{rate:.1f} a second, {duration(max(0, left) / rate)} left"
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,14 @@ import pytest
 from genonaut.core.errors import InvalidInputError
 from genonaut.domain.importing import Imported
 from genonaut.worker.importing import Refused, opened, take, walk
+from genonaut.worker.rendering import Renderer
 from tests.core.pictures import encode, picture
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    with Renderer() as made:
+        yield made
 
 
 @pytest.fixture
@@ -24,9 +31,9 @@ def paths(root, below=""):
         return [found.path for found in walk(folder)]
 
 
-def taken(root, storage):
+def taken(root, storage, renderer):
     with opened(root) as folder:
-        return {found.path: take(folder, found, storage) for found in walk(folder)}
+        return {found.path: take(folder, found, storage, renderer) for found in walk(folder)}
 
 
 def test_files_come_in_one_order_folders_after_files(root):
@@ -41,12 +48,12 @@ def test_files_come_in_one_order_folders_after_files(root):
     assert places == sorted(places)
 
 
-def test_no_link_is_followed(root, tmp_path, storage):
+def test_no_link_is_followed(root, tmp_path, storage, renderer):
     outside = tmp_path / "outside"
     (root / "link.png").symlink_to(outside / "secret.png")
     (root / "folder").symlink_to(outside)
     (root / "loop").symlink_to(root)
-    found = taken(root, storage)
+    found = taken(root, storage, renderer)
     assert list(found) == ["link.png"]
     assert isinstance(found["link.png"], Refused)
     assert list(storage.list_files()) == []
@@ -57,7 +64,7 @@ def test_no_link_is_followed(root, tmp_path, storage):
         paths(root / "nowhere")
 
 
-def test_a_folder_that_is_swapped_for_a_link_leads_nowhere(root, tmp_path, storage):
+def test_a_folder_that_is_swapped_for_a_link_leads_nowhere(root, tmp_path, storage, renderer):
     (root / "inner").mkdir()
     (root / "inner" / "secret.png").touch()
     with opened(root) as folder:
@@ -65,10 +72,10 @@ def test_a_folder_that_is_swapped_for_a_link_leads_nowhere(root, tmp_path, stora
         (root / "inner" / "secret.png").unlink()
         (root / "inner").rmdir()
         (root / "inner").symlink_to(tmp_path / "outside")
-        assert isinstance(take(folder, found, storage), Refused)
+        assert isinstance(take(folder, found, storage, renderer), Refused)
 
 
-def test_hostile_files_are_refused_with_a_reason_and_good_ones_taken(root, storage):
+def test_hostile_files_are_refused_with_a_reason_and_good_ones_taken(root, storage, renderer):
     good = encode(picture(), "PNG")
     (root / "good.png").write_bytes(good)
     (root / "really-a-png.jpg").write_bytes(good)
@@ -76,7 +83,7 @@ def test_hostile_files_are_refused_with_a_reason_and_good_ones_taken(root, stora
     (root / "cut.png").write_bytes(good[: len(good) // 2])
     (root / "text.png").write_text("hello")
     os.mkfifo(root / "pipe.png")
-    found = taken(root, storage)
+    found = taken(root, storage, renderer)
     refused = {path for path, one in found.items() if isinstance(one, Refused)}
     assert refused == {"empty.png", "cut.png", "text.png", "pipe.png"}
     for path in refused:
@@ -88,12 +95,13 @@ def test_hostile_files_are_refused_with_a_reason_and_good_ones_taken(root, stora
     assert storage.stat(good_one.storage_key).size == good_one.bytes
 
 
-def test_no_descriptor_stays_open(root, storage):
+def test_no_descriptor_stays_open(root, storage, renderer):
     (root / "a" / "b").mkdir(parents=True)
     (root / "a" / "b" / "x.png").write_bytes(b"?")
+    taken(root, storage, renderer)  # the renderer's child has started
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as the kernel lists them
     for _ in range(20):
-        taken(root, storage)
+        taken(root, storage, renderer)
         with pytest.raises(InvalidInputError):
             paths(root, "a/nowhere")
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

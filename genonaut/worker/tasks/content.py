@@ -113,7 +113,7 @@ def _taken(
 ) -> Iterator[Imported | Refused]:
     done = counts.imported + counts.known + counts.failed
     for number, found in enumerate(batch, done + 1):
-        yield folders.take(folder, found, ctx.storage)
+        yield folders.take(folder, found, ctx.storage, ctx.renderer)
         ctx.progress(number, total, found.path)
 
 

@@ -23,6 +23,7 @@ from genonaut.worker.task import Failure, TaskContext, TaskParams, TaskResult, t
 NAME = "thumbnails.backfill"
 
 TURN_S = 600.0
+_BATCH_S = 60.0
 _SHORT_OF_DISK_S = 60.0
 _BEHIND_JOBS_S = 10.0
 
@@ -280,6 +281,8 @@ def _next_batch(ctx: TaskContext, params: Params, scope: Scope, at: At) -> list[
     size = params.batch_size
     if params.limit is not None:
         size = min(size, params.limit - at.tried)
+    if params.rate is not None:  # a batch that takes long is lost when the worker is
+        size = min(size, max(1, int(params.rate * _BATCH_S)))
     if size <= 0:
         return []
     with ctx.transaction() as session:

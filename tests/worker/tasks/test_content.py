@@ -87,11 +87,11 @@ def test_a_killed_import_goes_on_where_it_stopped(
     monkeypatch.setattr(module, "_BATCH", 2)
     take, seen = module.folders.take, []
 
-    def note(folder, found, storage):
+    def note(folder, found, *rest):
         if len(seen) == 4:
             monkeypatch.setattr(drain, "is_over", lambda: True)
         seen.append(found.path)
-        return take(folder, found, storage)
+        return take(folder, found, *rest)
 
     monkeypatch.setattr(module.folders, "take", note)
     row = start_run(import_folder, folder=".", creator="ada")

@@ -139,6 +139,17 @@ def test_a_rate_is_kept(run_task, make_image):
     assert result.seconds >= 4 / 20
 
 
+def test_a_slow_rate_makes_small_batches(
+    committed_database, start_run, make_image, rows, monkeypatch
+):
+    for _ in range(4):
+        make_image()
+    monkeypatch.setattr(module, "TURN_S", 0)
+    monkeypatch.setattr(module, "_BATCH_S", 0.1)
+    row = start_run(backfill, rate=20)
+    assert (row.status, row.checkpoint["made"]) == ("pending", 2)
+
+
 def test_a_dry_run_counts_and_estimates_and_does_nothing(run_task, make_image, rows, tree):
     images = [make_image() for _ in range(4)]
     before = tree()
