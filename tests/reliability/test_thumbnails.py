@@ -159,7 +159,7 @@ def test_f41_a_job_begins_at_once_beside_a_backfill(rig: Rig) -> None:
     fill(rig, 100)
     rig.runner()
     rig.worker()
-    run_id = rig.trigger(BACKFILL, only="all", parallelism=2, threads=1, rate=10)
+    run_id = rig.trigger(BACKFILL, only="all", parallelism=2, threads=1, rate=2)
     until(lambda: rig.run_row(run_id).progress.get("done", 0) > 0, "it makes thumbnails")
     began = time.monotonic()
     job_id = rig.submit()
