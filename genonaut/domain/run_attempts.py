@@ -19,7 +19,7 @@ from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.core.text import storable
 from genonaut.db.models import RunFailure, TaskRun
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.run_families import copy_failures, show_sum
+from genonaut.domain.run_families import copy_failures
 from genonaut.domain.runs import RUNS, WAITING_FOR_CHILDREN, let_next_begin, wake
 
 MAX_MESSAGE = 2000
@@ -96,8 +96,6 @@ def report(session: Session, held: RunClaim, **columns: Any) -> TaskRun:
 def checkpoint(session: Session, held: RunClaim, state: dict[str, Any]) -> None:
     """Keep where the run is, in the transaction that did the work up to there."""
     RUNS.write(session, held.row_id, token=held.token, checkpoint=state)
-    if held.run.parent_id is not None:
-        show_sum(session, held.run.parent_id)
 
 
 def fail_items(session: Session, held: RunClaim, failures: Iterable[Failure]) -> None:

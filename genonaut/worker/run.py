@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from genonaut.api.config import Settings
 from genonaut.clients.storage import Storage
 from genonaut.core.errors import ConflictError, GenonautError, LeaseLostError, RetryableError
-from genonaut.domain import run_attempts, runs
+from genonaut.domain import run_attempts, run_families, runs
 from genonaut.domain.run_attempts import Failure, RunClaim
 from genonaut.domain.runs import Trigger
 from genonaut.worker import drain
@@ -33,6 +33,7 @@ from genonaut.worker.task import TaskDefinition, TaskParams
 log = structlog.get_logger(__name__)
 
 ROW_EVERY_S = 0.5
+SUM_EVERY_S = 2.0
 MAX_RESULT_BYTES = 256 * 1024
 
 State = TypeVar("State", bound=BaseModel)
@@ -110,7 +111,7 @@ class RunContext:
         self._row = HeldRow(services.database, held)
         self._check = check
         self._log = RunLog(log.bind(run_id=held.run.id, task=held.run.task), held.run.log_tail)
-        self._written_at = 0.0
+        self._written_at = self._summed_at = 0.0
         self._shown: dict[str, Any] = {**held.run.progress, "phase": "running"}
         self._shown.pop("reason", None)
 
@@ -173,6 +174,9 @@ class RunContext:
             nonlocal cancelled
             row = run_attempts.report(session, held, **self.columns())
             cancelled = row.cancel_requested_at is not None
+            if row.parent_id is not None and self._written_at - self._summed_at >= SUM_EVERY_S:
+                self._summed_at = self._written_at
+                run_families.show_sum(session, row.parent_id)
 
         self._row.tell(write)
         if cancelled:

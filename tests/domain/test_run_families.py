@@ -95,7 +95,7 @@ def test_children_show_how_far_they_are_together(family, database, reload):
     for held, done in ((one, 3), (two, 1), (one, 4), (one, 2)):
         with database.transaction() as session:
             run_attempts.report(session, held, progress={"done": done, "total": 4})
-            run_attempts.checkpoint(session, held, {"at": done})
+            run_families.show_sum(session, parent.id)
     shown = reload(parent).progress
     assert shown == {"phase": "waiting_for_children", "total": 8, "done": 5, "percent": 62}
 

@@ -381,3 +381,23 @@ def _stored(services, definition, **values):
 def _read(services, run_id):
     with services.database.transaction() as session:
         return session.get_one(TaskRun, run_id)
+
+
+def test_a_child_shows_its_parent_how_far_it_is(toy, declare, start_run, task_services):
+    def leaf(ctx: TaskContext, params: Params) -> Result:
+        """Count."""
+        ctx.progress(3, 4)
+        return Result(total=3)
+
+    child = declare(leaf, "toys.leaf")
+
+    def parent(ctx, params):
+        with ctx.transaction() as session:
+            ctx.checkpoint(session, At(n=ctx.start(session, child, Params())))
+        ctx.progress(0, 4)
+        return ctx.await_children()
+
+    row = start_run(toy(parent))
+    work_on(task_services, child, row.checkpoint["n"])
+    shown = _read(task_services, row.id).progress
+    assert (shown["done"], shown["total"], shown["percent"]) == (3, 4, 75)
