@@ -151,6 +151,24 @@ class Settings(BaseSettings):
         ge=0,
         description="Storing a picture is refused (and retried) below this much free disk, MiB.",
     )
+    storage_url: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9/._-]*)?$",
+        description="Pictures in an object store: s3://bucket/prefix; unset: in STORAGE_DIR.",
+    )
+    aws_endpoint_url: str | None = Field(
+        default=None, description="Address of an S3-compatible store; unset: Amazon's."
+    )
+    aws_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    aws_access_key_id: str | None = Field(
+        default=None, description="Key of the object store; unset: the machine's own role."
+    )
+    aws_secret_access_key: str | None = Field(
+        default=None, description="Secret of the object store's key."
+    )
+    aws_session_token: str | None = Field(
+        default=None, description="Token of the object store's key, where it is a passing one."
+    )
 
     api_host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(default=8001, ge=1, le=65535, description="Port the API listens on.")
@@ -467,6 +485,18 @@ class Settings(BaseSettings):
     def var_path(self) -> Path:
         """``var_dir``, absolute."""
         return self.var_dir if self.var_dir.is_absolute() else ROOT / self.var_dir
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """How to reach the object store, in obstore's words."""
+        options = {
+            "endpoint": self.aws_endpoint_url,
+            "region": self.aws_region,
+            "access_key_id": self.aws_access_key_id,
+            "secret_access_key": self.aws_secret_access_key,
+            "session_token": self.aws_session_token,
+        }
+        return {name: value for name, value in options.items() if value is not None}
 
     @property
     def storage_path(self) -> Path:

@@ -36,7 +36,7 @@ from genonaut.api.routes import (
     webhooks,
 )
 from genonaut.clients.bus import EventPublisher, EventSubscriber
-from genonaut.clients.storage import LocalStorage
+from genonaut.clients.storage import open_storage
 from genonaut.core.log import configure_logging
 from genonaut.db.session import Database
 from genonaut.worker import discovery
@@ -74,9 +74,7 @@ def create_app(
         database=database,
         publisher=events,
         dispatcher=dispatcher or Dispatcher(database, settings),
-        storage=LocalStorage(
-            settings.storage_path, min_free_bytes=settings.storage_min_free_mb * 2**20
-        ),
+        storage=open_storage(settings),
         options=OptionsCache(settings),
         health_threads=CapacityLimiter(8),
         live=Live(database, EventSubscriber(settings.redis_url, settings.redis_ns)),

@@ -127,7 +127,7 @@ def backup(
             with tarfile.open(part, "w") as archive:
                 archive.add(manifest, "manifest.json")
                 archive.add(dump, "database.dump")
-                if settings.storage_path.is_dir():
+                if settings.storage_url is None and settings.storage_path.is_dir():
                     archive.add(settings.storage_path, "storage", filter=_without_unfinished)
         part.replace(target)
     except OSError as error:
@@ -138,6 +138,8 @@ def backup(
         f"saved {settings.app_env} to {target} ({target.stat().st_size / 2**20:.1f} MiB)",
         soft_wrap=True,
     )
+    if settings.storage_url is not None:
+        console.print(f"its pictures stay in {settings.storage_url}: back up the bucket too")
 
 
 def _manifest(settings: Settings) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from genonaut import __version__
-from genonaut.api.config import Settings
+from genonaut.api.config import ConfigError, Settings
 from genonaut.cli.database import migration_state
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, print_json
 from genonaut.cli.processes import WEDGED_S, free_disk_mb
 from genonaut.cli.servers import EVICTING, eviction_policy
-from genonaut.core.errors import GenonautError
+from genonaut.clients.storage import open_storage
+from genonaut.core.errors import GenonautError, RetryableError
 from genonaut.db.session import Database
 from genonaut.domain import health
 from genonaut.domain.health import Check, QueueState
@@ -120,6 +121,8 @@ def _comfyui(settings: Settings) -> list[Finding]:
 
 
 def _storage(settings: Settings) -> list[Finding]:
+    if settings.storage_url is not None:
+        return [_object_storage(settings)]
     try:
         free_mb = free_disk_mb(settings)
     except OSError as error:
@@ -133,6 +136,15 @@ def _storage(settings: Settings) -> list[Finding]:
             f"make room: below {settings.storage_min_free_mb} MiB no picture is stored",
         )
     ]
+
+
+def _object_storage(settings: Settings) -> Finding:
+    advice = "set STORAGE_URL, AWS_ENDPOINT_URL, AWS_REGION and the AWS keys; make the bucket"
+    try:
+        open_storage(settings).check()
+    except (RetryableError, ConfigError) as error:
+        return Finding("storage", ok=False, found=str(error), advice=advice)
+    return Finding("storage", ok=True, found=f"{settings.storage_url} answers", advice=advice)
 
 
 def _processes(settings: Settings) -> list[Finding]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from genonaut.api.config import ConfigError, Settings
 from genonaut.core.errors import (
     GenonautError,
     InvalidInputError,
@@ -24,8 +25,9 @@ from genonaut.core.errors import (
 from genonaut.core.image_containers import EXTENSIONS
 
 Guard = Callable[[str], AbstractContextManager[None]]
+"""What is held while bytes of that hash are put."""
 
-_KEY = re.compile(
+KEY = re.compile(
     rf"([0-9a-f]{{2}})/([0-9a-f]{{2}})/\1\2[0-9a-f]{{60}}\.({'|'.join(EXTENSIONS.values())})"
 )
 _TEMP_FOLDER = ".tmp"
@@ -103,6 +105,44 @@ class Storage(Protocol):
         """Say how much room there is; None for a store without a limit."""
         ...
 
+    def check(self) -> None:
+        """See whether the store answers. Raises: RetryableError: it does not, and why."""
+        ...
+
+
+def open_storage(settings: Settings, *, guard: Guard | None = None) -> Storage:
+    """Give the store that the settings name; nothing is contacted yet.
+
+    Raises: ConfigError: it is an object store, and the package for that is missing.
+    """
+    guard = guard or unguarded
+    if settings.storage_url is None:
+        min_free_bytes = settings.storage_min_free_mb * 2**20
+        return LocalStorage(settings.storage_path, min_free_bytes=min_free_bytes, guard=guard)
+    try:
+        from genonaut.clients.object_storage import Bucket, ObjectStorage
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "STORAGE_URL needs the package obstore: pip install 'genonaut[s3]'"
+        ) from error
+    return ObjectStorage(Bucket(settings.storage_url, settings.storage_options), guard=guard)
+
+
+def unguarded(_: str) -> AbstractContextManager[None]:
+    """Hold nothing."""
+    return nullcontext()
+
+
+def key_of(data: bytes, mime: str) -> tuple[str, str]:
+    """Give the hash of a picture's bytes, and the key that they have in every store.
+
+    Raises: InvalidInputError: ``mime`` is no picture's.
+    """
+    if mime not in EXTENSIONS:
+        raise InvalidInputError(f"{mime!r} is not a picture's type.", field="mime")
+    digest = hashlib.sha256(data).hexdigest()
+    return digest, f"{digest[:2]}/{digest[2:4]}/{digest}.{EXTENSIONS[mime]}"
+
 
 class LocalStorage:
     """Keep files in sharded folders under ``root`` (``ab/cd/<sha256>.<extension>``).
@@ -113,19 +153,14 @@ class LocalStorage:
     hash of the bytes: whoever removes files holds it too.
     """
 
-    def __init__(
-        self, root: Path, *, min_free_bytes: int, guard: Guard = lambda _: nullcontext()
-    ) -> None:
+    def __init__(self, root: Path, *, min_free_bytes: int, guard: Guard = unguarded) -> None:
         self._root = root
         self._min_free_bytes = min_free_bytes
         self._guard = guard
 
     def put(self, data: bytes, *, mime: str) -> str:
         """Store the bytes and give their key; a file that is there already is touched and kept."""
-        if mime not in EXTENSIONS:
-            raise InvalidInputError(f"{mime!r} is not a picture's type.", field="mime")
-        digest = hashlib.sha256(data).hexdigest()
-        key = f"{digest[:2]}/{digest[2:4]}/{digest}.{EXTENSIONS[mime]}"
+        digest, key = key_of(data, mime)
         path = self._root / key
         with self._guard(digest), _own_errors():
             if not _touch(path, len(data)):
@@ -176,7 +211,7 @@ class LocalStorage:
             for below in _names(self._root / name):
                 for file in _names(self._root / name / below):
                     key = f"{name}/{below}/{file}"
-                    if _KEY.fullmatch(key):
+                    if KEY.fullmatch(key):
                         with suppress(NotFoundError):
                             found = self.stat(key)
                             yield ListedFile(key, found.size, found.modified_at)
@@ -188,6 +223,10 @@ class LocalStorage:
             folder = folder.parent
         with _own_errors():
             return shutil.disk_usage(folder).free
+
+    def check(self) -> None:
+        """See whether the disk answers."""
+        self.free_bytes()
 
     def sweep_temp(self, now: datetime) -> int:
         """Remove what killed writers left more than a day before ``now``; give the number."""
@@ -203,7 +242,7 @@ class LocalStorage:
         return removed
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
+        if not KEY.fullmatch(key):
             raise NotFoundError("There is no such picture.")
         return self._root / key
 

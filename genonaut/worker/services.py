@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from genonaut.api.config import Settings, get_settings
 from genonaut.clients.bus import EventPublisher
-from genonaut.clients.storage import LocalStorage, Storage
+from genonaut.clients.storage import Storage, open_storage
 from genonaut.db.session import Database
 from genonaut.domain import orphans
 from genonaut.worker.rendering import Renderer
@@ -27,11 +27,7 @@ class Services:
         database = Database.connect(settings.database_url, pool_size=3)
         events = EventPublisher(settings.redis_url, settings.redis_ns)
         database.sinks.append(events.publish)
-        storage = LocalStorage(
-            settings.storage_path,
-            min_free_bytes=settings.storage_min_free_mb * 2**20,
-            guard=orphans.storing(database),
-        )
+        storage = open_storage(settings, guard=orphans.storing(database))
         return cls(settings, database, events, storage)
 
     def after_fork(self) -> None:

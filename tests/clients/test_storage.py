@@ -27,6 +27,23 @@ from genonaut.core.errors import (
 DATA = b"the bytes of a picture"
 DIGEST = hashlib.sha256(DATA).hexdigest()
 KEY = f"{DIGEST[:2]}/{DIGEST[2:4]}/{DIGEST}.png"
+NO_KEYS = [
+    "",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "secret",
+    f"../{KEY}",
+    f"{KEY}/../../../secret",
+    f"{KEY}\n",
+    f"{KEY}\0",
+    KEY.upper(),
+    KEY.replace("/", "\\"),
+    f"00/00/{DIGEST}.png",
+    f"{KEY[:5]}/{DIGEST}.exe",
+    f"{KEY[:5]}/{DIGEST}",
+    f"{KEY[:5]}/{DIGEST[:-1]}.png",
+    ".tmp/x",
+]
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
 WRITER = """
@@ -161,26 +178,7 @@ def test_deleting_twice_is_fine_and_putting_again_too(store):
     assert store.read(KEY) == DATA
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
-        "../../etc/passwd",
-        "/etc/passwd",
-        "secret",
-        f"../{KEY}",
-        f"{KEY}/../../../secret",
-        f"{KEY}\n",
-        f"{KEY}\0",
-        KEY.upper(),
-        KEY.replace("/", "\\"),
-        f"00/00/{DIGEST}.png",
-        f"{KEY[:5]}/{DIGEST}.exe",
-        f"{KEY[:5]}/{DIGEST}",
-        f"{KEY[:5]}/{DIGEST[:-1]}.png",
-        ".tmp/x",
-    ],
-)
+@pytest.mark.parametrize("key", NO_KEYS)
 def test_anything_but_a_key_is_not_found(store, root, key):
     store.put(DATA, mime="image/png")
     (root / "secret").write_text("secret")
