@@ -40,8 +40,8 @@ def main() -> None:
     requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
     if taken := _address_space():
         _limit(resource.RLIMIT_AS, taken + limits["memory_bytes"])
-    _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
+    _hush()
     threading.excepthook = _end_with
     threading.Thread(target=_answer_all, args=(requests, limits["cpu_s"]), daemon=True).start()
     os.write(sys.stdout.fileno(), READY)
@@ -126,9 +126,20 @@ def _address_space() -> int:
     return pages * resource.getpagesize()
 
 
+def _hush() -> None:
+    """Keep from the log what C libraries say of broken files, line by line; Python may speak."""
+    sys.stderr = os.fdopen(os.dup(sys.stderr.fileno()), "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
 def _end_with(args: threading.ExceptHookArgs) -> None:
-    threading.__excepthook__(args)
-    os._exit(os.EX_SOFTWARE)
+    try:
+        threading.__excepthook__(args)
+        sys.stderr.flush()
+    finally:
+        os._exit(os.EX_SOFTWARE)
 
 
 if __name__ == "__main__":

@@ -253,6 +253,17 @@ def test_a_forked_process_starts_children_of_its_own(renderer):
     assert children() == before
 
 
+def test_what_c_libraries_say_of_broken_files_is_not_heard(renderer, capfd):
+    data = bytearray(encode(picture("1", (70, 50)), "TIFF", compression="group4"))
+    data[20:60] = b"\x5a" * 40
+    with contextlib.suppress(UnreadableImageError):
+        thumbnails.thumbnails(bytes(data), SPEC)
+    assert "Fax4Decode" in capfd.readouterr().err
+    with contextlib.suppress(UnreadableImageError):
+        renderer.render(bytes(data), SPEC)
+    assert capfd.readouterr().err == ""
+
+
 def test_no_secret_is_handed_to_a_decoder(renderer):
     renderer.render(PICTURE, SPEC)
     [child] = children()
