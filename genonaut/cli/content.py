@@ -12,7 +12,7 @@ from genonaut.api.config import Settings
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, errors, fail, print_json
 from genonaut.cli.servers import database_of
-from genonaut.clients.storage import LocalStorage
+from genonaut.clients.storage import open_storage
 from genonaut.db.session import Database
 from genonaut.domain import importing, orphans, users
 from genonaut.domain.importing import Imported
@@ -79,11 +79,7 @@ def _public(refused: Refused) -> dict[str, str]:
 def _import(
     settings: Settings, database: Database, root: Path, creator_id: UUID, *, private: bool
 ) -> tuple[dict[str, int], list[Refused]]:
-    storage = LocalStorage(
-        settings.storage_path,
-        min_free_bytes=settings.storage_min_free_mb * 2**20,
-        guard=orphans.storing(database),
-    )
+    storage = open_storage(settings, guard=orphans.storing(database))
     counts = {"imported": 0, "known": 0, "failed": 0}
     refused: list[Refused] = []
     with folders.opened(root) as folder, Renderer() as renderer, _progress() as progress:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field
 
+from genonaut.clients.storage import LocalStorage
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import GenonautError
 from genonaut.domain import orphans
@@ -115,6 +116,8 @@ def _sweep_files(ctx: TaskContext, params: Params) -> Result:
     result = Result(files=files, orphans=found, orphan_bytes=size)
     if ctx.dry_run:
         return result
+    if isinstance(ctx.storage, LocalStorage):
+        ctx.log.info("swept_unfinished", files=ctx.storage.sweep_temp(utcnow()))
     if found > max(_FEW, params.max_share * files):
         raise TooManyOrphansError(
             f"{found} of {files} files are without a row; if the database is the right one, run"

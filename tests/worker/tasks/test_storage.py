@@ -45,6 +45,18 @@ def test_old_files_without_a_row_go_and_all_others_stay(run_task, make_image, st
     assert (again.orphans, again.removed) == (0, 0)
 
 
+def test_what_killed_writers_left_goes_too(run_task, settings, age):
+    folder = Path(settings.storage_path) / ".tmp"
+    folder.mkdir(parents=True)
+    for name in ("old", "young"):
+        (folder / name).write_bytes(b"?")
+    age(".tmp/old")
+    run_task(sweep_orphans, dry_run=True)
+    assert len(list(folder.iterdir())) == 2
+    run_task(sweep_orphans)
+    assert [path.name for path in folder.iterdir()] == ["young"]
+
+
 def test_rows_without_files_are_listed_and_lost_thumbnails_made_anew(
     run_task, start_run, make_image, storage, reload, database
 ):
