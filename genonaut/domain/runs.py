@@ -325,9 +325,7 @@ def request_cancel(session: Session, run_id: int) -> TaskRun:
         NotFoundError: there is no such run.
         ConflictError: it has already ended otherwise.
     """
-    # Children before their parent, as they lock themselves when they end.
-    for child_id in session.scalars(_unfinished_children(run_id).with_for_update()).all():
-        request_cancel(session, child_id)
+    _cancel_children(session, run_id)  # first, as they lock themselves before their parent
     run = RUNS.note(
         session,
         run_id,
@@ -372,6 +370,11 @@ def again(session: Session, run_id: int, request: NewRun) -> Taken:
     )
 
 
+def _cancel_children(session: Session, run_id: int) -> None:
+    for child_id in session.scalars(_unfinished_children(run_id).with_for_update()).all():
+        request_cancel(session, child_id)
+
+
 def _unfinished_children(run_id: int) -> Select[int]:
     return (
         select(TaskRun.id)
@@ -392,7 +395,12 @@ def wake(session: Session, run_id: int) -> None:
 
 
 def let_next_begin(session: Session, ended: TaskRun) -> TaskRun | None:
-    """Let the run held back behind ``ended`` begin, None if there is none; wake its parent."""
+    """Let the run held back behind ``ended`` begin, None if there is none; tell its family.
+
+    Its parent may go on, and what it started is cancelled if it was.
+    """
+    if ended.status == Status.CANCELLED:  # it may have started some since that was asked for
+        _cancel_children(session, ended.id)
     if ended.parent_id is not None:
         wake(session, ended.parent_id)
     if ended.overlap_key is None or ended.held_back:

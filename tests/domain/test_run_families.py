@@ -111,6 +111,19 @@ def test_a_cancel_reaches_those_the_run_started(family, make_run, database, relo
     assert reload(two.run).status == "completed"
 
 
+def test_what_a_run_starts_after_its_cancel_was_asked_for_is_cancelled_with_it(
+    make_run_claim, make_run, database, reload
+):
+    parent = make_run_claim()
+    with database.transaction() as session:
+        runs.request_cancel(session, parent.row_id)
+    child = make_run(parent_id=parent.row_id)
+    with database.transaction() as session:
+        run_attempts.wait_for_children(session, parent)
+        runs.close_cancelled(session, runs.one(session, parent.row_id))
+    assert (reload(parent.run).status, reload(child).status) == ("cancelled", "cancelled")
+
+
 def test_a_child_that_is_cancelled_wakes_its_parent_too(family, database, reload):
     parent, one, two = family
     complete(database, one)
