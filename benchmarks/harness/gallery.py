@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +37,19 @@ def gallery() -> list[bytes]:
 
 
 def per_cpu_second(way: Way, files: list[bytes]) -> float:
-    """Give how many pictures a way does per second of processor."""
-    began = time.process_time()
+    """Give how many pictures a way does per second of processor, its children's included."""
+    began = cpu_s()
     for data in files:
         way(data)
-    return len(files) / (time.process_time() - began)
+    return len(files) / (cpu_s() - began)
+
+
+def cpu_s() -> float:
+    """Give the processor time of this process and of its living children."""
+    me = Path("/proc/self").resolve().name
+    children = Path(f"/proc/self/task/{me}/children").read_text().split()
+    threads = [one for pid in children for one in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return time.process_time() + sum(int(one.read_text().split()[0]) for one in threads) / 1e9
 
 
 def judged(way: Way, files: list[bytes]) -> str:

@@ -6,8 +6,9 @@ checks lengths (PNG: checksums too), refuses a file that ends early, and drops w
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator
+
+from isal import isal_zlib
 
 from genonaut.core.errors import UnreadableImageError
 
@@ -23,7 +24,7 @@ EXTENSIONS = {
 """The types that can be read, and the file extension of each."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_KEPT = frozenset(b"IHDR PLTE tRNS gAMA cHRM sRGB iCCP cICP IDAT acTL fcTL fdAT IEND".split())
+PNG_KEPT = frozenset(b"IHDR PLTE tRNS gAMA cHRM sRGB iCCP cICP IDAT acTL fcTL fdAT IEND".split())
 _WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
 _WEBP_METADATA_FLAGS = 0x08 | 0x04  # EXIF, XMP
 _GIF_KEPT_APPLICATIONS = (b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012")
@@ -37,8 +38,8 @@ def png_without_metadata(data: bytes, *, also_keep: frozenset[bytes] = frozenset
     Raises: UnreadableImageError: truncated, or a checksum is wrong.
     """
     kept = [PNG_SIGNATURE]
-    for name, chunk in _png_chunks(data):
-        if name in _PNG_KEPT or name in also_keep:
+    for name, chunk in png_chunks(data):
+        if name in PNG_KEPT or name in also_keep:
             kept.append(chunk)
     return b"".join(kept)
 
@@ -158,7 +159,11 @@ def gif_without_metadata(data: bytes) -> bytes:
             raise UnreadableImageError("The GIF is truncated or broken.")
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give name and whole of each chunk up to IEND.
+
+    Raises: UnreadableImageError: truncated, or a checksum is wrong.
+    """
     if not data.startswith(PNG_SIGNATURE):
         raise UnreadableImageError("The file is not a PNG.")
     at = len(PNG_SIGNATURE)
@@ -169,7 +174,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         end = at + 12 + length
         if end > len(data):
             raise UnreadableImageError("The PNG is truncated.")
-        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != _unpack(">I", data, end - 4):
+        if isal_zlib.crc32(memoryview(data)[at + 4 : end - 4]) != _unpack(">I", data, end - 4):
             raise UnreadableImageError("The PNG is damaged: a checksum does not match.")
         yield name, data[at:end]
         at = end

@@ -113,7 +113,7 @@ def _is_held_once(image: ImageFile.ImageFile) -> bool:
     return image.format == "PNG" or orientation(image) == 1
 
 
-def frames(image: ImageFile.ImageFile, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def frames(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Decode frame after frame; the yielded image is the same object each time."""
     image.load()
     yield image

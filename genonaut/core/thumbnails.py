@@ -7,7 +7,13 @@ from typing import Any, Literal, get_args
 
 from PIL import Image, ImageFile
 
-from genonaut.core import image_colour, image_opening, image_resizing
+from genonaut.core import (
+    image_colour,
+    image_containers,
+    image_opening,
+    image_resizing,
+    png_decoding,
+)
 from genonaut.core.image_opening import UPRIGHT
 
 Format = Literal["webp", "avif", "jpeg"]
@@ -91,8 +97,9 @@ def thumbnails(data: bytes, spec: ThumbSpec) -> Thumbnails:
     edges = sorted(set(spec.sizes), reverse=True)
     with image_opening.opened(data) as image:
         full = image.size
-        turn = UPRIGHT.get(image_opening.orientation(image))
-        frames = _reduced(image, edges[0], spec, turn)
+        plain = _plain_png(data, image)
+        turn = None if plain else UPRIGHT.get(image_opening.orientation(image))
+        frames = _reduced(plain or image, edges[0], spec, turn)
     sizes = [_fitted(_turned(full, turn), edge, spec.fit)[1] for edge in edges]
     made: Thumbnails = {}
     for edge, size in zip(edges, sizes, strict=True):
@@ -102,8 +109,20 @@ def thumbnails(data: bytes, spec: ThumbSpec) -> Thumbnails:
     return made
 
 
+def _plain_png(data: bytes, image: ImageFile.ImageFile) -> Image.Image | None:
+    """Decode the usual kind of PNG; what has EXIF, frames or anything wrong is left to Pillow."""
+    if image.format != "PNG":
+        return None
+    relevant = image_containers.PNG_KEPT | {b"eXIf"}
+    chunks = [chunk for chunk in image_containers.png_chunks(data) if chunk[0] in relevant]
+    decoded = png_decoding.decoded(chunks)
+    if decoded is not None and "icc_profile" in image.info:
+        decoded.info["icc_profile"] = image.info["icc_profile"]
+    return decoded
+
+
 def _reduced(
-    image: ImageFile.ImageFile, edge: int, spec: ThumbSpec, turn: Image.Transpose | None
+    image: Image.Image, edge: int, spec: ThumbSpec, turn: Image.Transpose | None
 ) -> list[_Frame]:
     """Decode the frames to show and shrink each to ``edge``; upright, sRGB."""
     if not (spec.animated and "webp" in spec.formats and getattr(image, "is_animated", False)):

@@ -4,6 +4,7 @@ Started by ``genonaut.worker.rendering``. A request on standard input is a heade
 picture's bytes; an answer on standard output is a header, JSON and the bytes made.
 """
 
+import ctypes
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +31,9 @@ HEADER = struct.Struct("!II")
 READY = b"."
 """What a child says when it has started."""
 
+_ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1
+_MALLOC = {_ARENA_MAX: 1, _MMAP_THRESHOLD: 20 * 2**20, _TRIM_THRESHOLD: 96 * 2**20}
+
 Message = tuple[dict[str, Any], bytes]
 
 
@@ -42,6 +47,7 @@ def main() -> None:
         _limit(resource.RLIMIT_AS, taken + limits["memory_bytes"])
     _limit(resource.RLIMIT_CORE, 0)
     _hush()
+    _keep_freed_memory()
     threading.excepthook = _end_with
     threading.Thread(target=_answer_all, args=(requests, limits["cpu_s"]), daemon=True).start()
     os.write(sys.stdout.fileno(), READY)
@@ -132,6 +138,14 @@ def _hush() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+
+
+def _keep_freed_memory() -> None:
+    """Let the next picture have what the last one took: new pages cost a fifth of the time."""
+    with suppress(OSError, AttributeError):  # where glibc is not
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in _MALLOC.items():
+            mallopt(option, value)
 
 
 def _end_with(args: threading.ExceptHookArgs) -> None:

@@ -143,7 +143,7 @@ def test_a_decoder_that_takes_too_much_processor_is_ended(slow):
 
 
 def test_a_decoder_that_stands_still_is_ended():
-    with Renderer(Limits(stall_s=0.3)) as renderer:
+    with Renderer(Limits(stall_s=3)) as renderer:
         renderer.render(PICTURE, SPEC)
         [child] = children()
         os.kill(child, signal.SIGSTOP)
