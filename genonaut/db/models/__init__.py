@@ -4,7 +4,13 @@ from genonaut.db.models.abandoned import AbandonedPrompt
 from genonaut.db.models.base import Base
 from genonaut.db.models.content import ContentImage, ContentItem
 from genonaut.db.models.jobs import GenerationJob, JobAttempt
-from genonaut.db.models.notifications import UserNotification
+from genonaut.db.models.notifications import (
+    NotificationAddress,
+    NotificationDelivery,
+    NotificationPreference,
+    SigningKey,
+    UserNotification,
+)
 from genonaut.db.models.platform import AuditEntry, Heartbeat, IdempotencyKey, WebhookReceipt
 from genonaut.db.models.repairs import Repair
 from genonaut.db.models.runs import RunFailure, TaskRun
@@ -25,10 +31,14 @@ __all__ = [
     "IdempotencyKey",
     "JobAttempt",
     "LoginSession",
+    "NotificationAddress",
+    "NotificationDelivery",
+    "NotificationPreference",
     "Repair",
     "RunFailure",
     "Schedule",
     "SchedulePause",
+    "SigningKey",
     "TaskRun",
     "User",
     "UserNotification",
