@@ -3,13 +3,14 @@
 This module is a leaf: it imports nothing of ours, so every layer may import it.
 """
 
+import ipaddress
 import math
 import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv.main import DotEnv
@@ -338,6 +339,41 @@ class Settings(BaseSettings):
         description="Key of POST /webhooks/comfyui; unset: the webhook answers 404.",
     )
 
+    secret_key: str | None = Field(
+        default=None,
+        min_length=32,
+        description="Key of webhook secrets and mailed links; unset: one the database keeps.",
+    )
+    smtp_host: str | None = Field(default=None, description="Mail relay; unset: no mail.")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="Port of the mail relay.")
+    smtp_security: Literal["none", "starttls", "tls"] = Field(
+        default="starttls", description="How the relay is spoken to: starttls, tls or none."
+    )
+    smtp_user: str | None = Field(default=None, description="Login at the relay; unset: none.")
+    smtp_password: str | None = Field(default=None, description="Password at the relay.")
+    mail_from: str | None = Field(
+        default=None, description="Sender of mail, such as genonaut@example.org; needed for mail."
+    )
+    mail_per_minute: int | None = Field(
+        default=None, ge=1, description="Mails sent per minute; unset: as fast as the relay takes."
+    )
+    webhooks_per_minute: int | None = Field(
+        default=None, ge=1, description="Webhooks sent per minute; unset: no limit."
+    )
+    receiver_per_minute: int = Field(
+        default=60, ge=1, description="Messages sent to one address per minute; more wait."
+    )
+    delivery_timeout_s: float = Field(
+        default=10.0, gt=0, le=60, description="One webhook, or one step of a mail, seconds."
+    )
+    delivery_backoff_s: float = Field(
+        default=10.0, gt=0, description="First pause after a failed delivery, seconds; doubles."
+    )
+    webhook_allowed_networks: str | None = Field(
+        default=None,
+        description="Networks that are not public and may be told, comma-separated: 10.1.0.0/16.",
+    )
+
     simulator_port: int = Field(
         default=8188, ge=1, le=65535, description="Port of the built-in ComfyUI simulator."
     )
@@ -375,6 +411,20 @@ class Settings(BaseSettings):
     def _known_shape(cls, value: str) -> str:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
             raise ValueError("must be lower-case letters, digits and underscores")
+        return value
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _are_networks(cls, value: str | None) -> str | None:
+        for network in _listed(value):
+            ipaddress.ip_network(network)
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[!-?A-~]+@[A-Za-z0-9.-]+", value, re.ASCII):
+            raise ValueError("must be a bare address, such as genonaut@example.org")
         return value
 
     @field_validator("log_level")
@@ -520,6 +570,11 @@ class Settings(BaseSettings):
         return not self.comfyui_url and self.app_env in BUILT_IN
 
     @property
+    def allowed_networks(self) -> tuple[str, ...]:
+        """Networks that webhooks may reach though they are not public."""
+        return _listed(self.webhook_allowed_networks)
+
+    @property
     def allowed_nodes(self) -> frozenset[str]:
         """Node classes a user's own workflow may use."""
         return frozenset(n.strip() for n in self.comfyui_allowed_nodes.split(",") if n.strip())
@@ -527,7 +582,7 @@ class Settings(BaseSettings):
     @property
     def extra_task_packages(self) -> tuple[str, ...]:
         """Packages whose modules declare tasks, besides our own."""
-        return tuple(n.strip() for n in (self.task_packages or "").split(",") if n.strip())
+        return _listed(self.task_packages)
 
     @property
     def generation_slots(self) -> int:
@@ -548,6 +603,10 @@ class Settings(BaseSettings):
             return False
         name = f"{stem}_{self.app_env}"
         return bool(getattr(self, name) == type(self).model_fields[name].default)
+
+
+def _listed(value: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
 
 
 def load_settings(**overrides: Any) -> Settings:

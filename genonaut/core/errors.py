@@ -155,3 +155,31 @@ class ExecutionFailedError(GenonautError):
     """A node failed while the graph ran."""
 
     code = "execution_failed"
+
+
+class DeliveryRefusedError(GenonautError):
+    """The receiver refuses the message for good; ``is_gone``: and any other."""
+
+    code = "refused"
+
+    def __init__(self, message: str, *, code: str | None = None, is_gone: bool = False) -> None:
+        super().__init__(message, code=code)
+        self.is_gone = is_gone
+
+
+class DeliveryFailedError(RetryableError):
+    """The receiver did not take the message this time; it may say when to try again."""
+
+    code = "not_taken"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class ChannelAwayError(RetryableError):
+    """What carries every message of a channel does not work now, whoever the receiver is."""
+
+    code = "channel_unavailable"

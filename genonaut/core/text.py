@@ -1,5 +1,6 @@
 """Make words from outside fit to be kept."""
 
+import unicodedata
 from typing import Any
 
 LONGEST_VALUE = 500
@@ -27,3 +28,21 @@ def storable_json(value: Any, *, longest: int = LONGEST_VALUE) -> Any:
         return [storable_json(item, longest=longest) for item in value]
     text = storable(str(value))
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def one_line(words: str, *, longest: int) -> str:
+    """Make words fit for a line of their own, such as a title or a mail's header.
+
+    Line breaks, control characters and what turns the direction of writing become spaces.
+    """
+    shown = (" " if is_unprinted(char) else char for char in storable(words)[: 4 * longest])
+    line = " ".join("".join(shown).split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def is_unprinted(char: str) -> bool:
+    """Whether a character breaks or bends the line it is in; joiners, which emoji need, do not."""
+    return unicodedata.category(char) in {"Cc", "Zl", "Zp"} or char in _BENDING
+
+
+_BENDING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")

@@ -1,0 +1,142 @@
+"""Hand mail to a relay over SMTP, many messages over one connection."""
+
+import re
+import smtplib
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from genonaut.core.errors import (
+    ChannelAwayError,
+    DeliveryFailedError,
+    DeliveryRefusedError,
+    InvalidInputError,
+)
+
+MAX_ADDRESS = 254
+
+_LOCAL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_ADDRESS = re.compile(rf"(?P<local>{_LOCAL})@(?P<domain>{_LABEL}(?:\.{_LABEL})+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Where mail is handed in, and how."""
+
+    host: str
+    port: int
+    security: Literal["none", "starttls", "tls"]
+    user: str | None = None
+    password: str | None = None
+    timeout_s: float = 10.0
+
+
+def check_address(text: str) -> str:
+    """Read a mail address, its domain in lower case.
+
+    Raises: InvalidInputError: it is none, or one that we do not write to.
+    """
+    found = _ADDRESS.fullmatch(text.strip())
+    if found is None or len(text) > MAX_ADDRESS or len(found["local"]) > 64:
+        raise InvalidInputError("must be a mail address, such as ada@example.org", field="address")
+    return f"{found['local']}@{found['domain'].lower()}"
+
+
+class MailSession:
+    """A connection to the relay; made by the first message, and again when it was lost."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._smtp: smtplib.SMTP | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._smtp is not None:
+            with suppress(smtplib.SMTPException, OSError):
+                self._smtp.quit()
+            self._smtp.close()
+            self._smtp = None
+
+    def send(self, sender: str, recipient: str, message: bytes) -> None:
+        """Hand in one message; when the answer is lost, it may have been taken.
+
+        Raises:
+            DeliveryRefusedError: the relay refuses this recipient or message for good.
+            DeliveryFailedError: it does so for now.
+            ChannelAwayError: it takes nothing now, whoever the recipient is.
+        """
+        smtp = self._connected()
+        try:
+            smtp.sendmail(sender, [recipient], message)
+        except smtplib.SMTPRecipientsRefused as error:
+            code, words = error.recipients[recipient]
+            raise self._judged(code, words, of="recipient") from error
+        except smtplib.SMTPSenderRefused as error:
+            self._drop()
+            raise ChannelAwayError(f"the relay refuses us: {_told(error)}") from error
+        except smtplib.SMTPDataError as error:
+            raise self._judged(error.smtp_code, error.smtp_error, of="message") from error
+        except (smtplib.SMTPException, OSError) as error:
+            self._drop()
+            raise ChannelAwayError(f"the relay was lost: {type(error).__name__}") from error
+
+    def _judged(
+        self, code: int, words: bytes | str, *, of: str
+    ) -> DeliveryRefusedError | DeliveryFailedError | ChannelAwayError:
+        said = words.decode(errors="replace") if isinstance(words, bytes) else words
+        told = f"the relay refuses the {of}: {code} {said[:200]}"
+        if code == 421:
+            self._drop()
+            return ChannelAwayError(told)
+        if 400 <= code < 500:
+            return DeliveryFailedError(told)
+        return DeliveryRefusedError(told)
+
+    def _connected(self) -> smtplib.SMTP:
+        if self._smtp is None:
+            try:
+                self._smtp = self._connect()
+            except (smtplib.SMTPException, OSError, ValueError) as error:
+                raise ChannelAwayError(f"the relay does not let us in: {_told(error)}") from error
+        return self._smtp
+
+    def _connect(self) -> smtplib.SMTP:
+        relay = self._relay
+        name = socket.gethostname()  # the default asks the name service, which may take long
+        if relay.security == "tls":
+            smtp: smtplib.SMTP = smtplib.SMTP_SSL(
+                relay.host,
+                relay.port,
+                local_hostname=name,
+                timeout=relay.timeout_s,
+                context=ssl.create_default_context(),
+            )
+        else:
+            smtp = smtplib.SMTP(relay.host, relay.port, name, timeout=relay.timeout_s)
+        try:
+            if relay.security == "starttls":
+                smtp.starttls(context=ssl.create_default_context())
+            if relay.user is not None:
+                smtp.login(relay.user, relay.password or "")
+        except BaseException:
+            smtp.close()
+            raise
+        return smtp
+
+    def _drop(self) -> None:
+        if self._smtp is not None:
+            self._smtp.close()
+            self._smtp = None
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, smtplib.SMTPResponseException):
+        said = error.smtp_error
+        words = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        return f"{error.smtp_code} {words[:200]}"
+    return type(error).__name__
