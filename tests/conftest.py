@@ -8,6 +8,8 @@
 ``make_user``          ``make_user(username=..., role=..., is_active=...)`` -> ``User``
 ``make_job``           ``make_job(user, prompt=..., **columns)`` -> ``GenerationJob``, pending
 ``make_claim``         ``make_claim(job, worker=..., lease_s=...)`` -> ``Claim``
+``make_address``       ``make_address(user, channel, address=..., **columns)`` -> one in use
+``make_delivery``      ``make_delivery(address, kind=..., **columns)`` -> one about a new notice
 ``reload``             ``reload(row_or_claim)`` -> the row as it is now
 ``make_image``         ``make_image(data=..., creator=...)`` -> ``ContentImage``, its file stored
 ``storage``            the store of ``settings``
@@ -33,7 +35,7 @@ from celery import Celery
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from PIL import Image
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.api.config import Settings, load_settings
@@ -44,11 +46,13 @@ from genonaut.db.models import (
     ContentImage,
     ContentItem,
     GenerationJob,
+    NotificationAddress,
+    NotificationDelivery,
     TaskRun,
     User,
 )
 from genonaut.db.session import Database, make_engine
-from genonaut.domain import attempts, generation, run_attempts, runs
+from genonaut.domain import attempts, generation, notifications, run_attempts, runs
 from genonaut.domain.attempts import Claim
 from genonaut.domain.generation import NewJob
 from genonaut.domain.run_attempts import RunClaim
@@ -269,6 +273,71 @@ def make_run_claim(database: Database, make_run: Callable[..., TaskRun]) -> Call
             held = run_attempts.claim(session, target.id, worker=worker, lease_s=lease_s)
         assert held is not None, f"run {target.id} is not there to be claimed"
         return held
+
+    return make
+
+
+@pytest.fixture
+def make_address(
+    database: Database, make_user: Callable[..., User]
+) -> Callable[..., NotificationAddress]:
+    """Make a verified address; further keywords overwrite its columns."""
+
+    def make(
+        user: User | None = None,
+        channel: str = "email",
+        address: str = "ada@example.org",
+        **columns: Any,
+    ) -> NotificationAddress:
+        relayed = {"host": "email", "is_relayed": True, "takes_digest": True}
+        usual: dict[str, Any] = relayed if channel == "email" else {"host": "example.org"}
+        values = {"verified_at": func.now(), **usual, **columns}
+        owner = user or make_user()
+        with database.transaction() as session:
+            row = NotificationAddress(user_id=owner.id, channel=channel, address=address, **values)
+            session.add(row)
+            session.flush()
+            session.refresh(row)
+        return row
+
+    return make
+
+
+@pytest.fixture
+def make_delivery(
+    database: Database, make_address: Callable[..., NotificationAddress]
+) -> Callable[..., NotificationDelivery]:
+    """Plan a message about a new notification; further keywords overwrite its columns."""
+
+    def make(
+        address: NotificationAddress | None = None,
+        *,
+        kind: str = "system",
+        title: str = "Hello",
+        body: str = "",
+        data: dict[str, Any] | None = None,
+        **columns: Any,
+    ) -> NotificationDelivery:
+        to = address or make_address()
+        fact = {"dedupe_key": f"made:{next(_names)}", "title": title, "body": body, "data": data}
+        with database.transaction() as session:
+            told = notifications.notify(session, to.user_id, kind, **fact)
+            assert told is not None
+            row = session.scalars(
+                select(NotificationDelivery).where(
+                    NotificationDelivery.notification_id == told.id,
+                    NotificationDelivery.address_id == to.id,
+                )
+            ).one()
+            if columns:
+                row = session.scalars(
+                    update(NotificationDelivery)
+                    .where(NotificationDelivery.id == row.id)
+                    .values(columns)
+                    .returning(NotificationDelivery)
+                    .execution_options(populate_existing=True)
+                ).one()
+        return row
 
     return make
 

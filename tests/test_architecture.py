@@ -131,6 +131,7 @@ ELSEWHERE = {
     "genonaut/core/image_colour.py": "core/test_imaging",
     "genonaut/core/image_containers.py": "core/test_imaging",
     "genonaut/core/image_opening.py": "core/test_imaging_hostile",
+    "genonaut/domain/kinds.py": "names",
 }
 
 

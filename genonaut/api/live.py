@@ -298,6 +298,7 @@ def _changes(session: Session, watched: _Watched) -> Iterator[Event]:
             select(UserNotification).where(
                 UserNotification.user_id.in_(watched.users),
                 UserNotification.created_at > func.now() - _NEWS_AGAIN,
+                ~UserNotification.is_hidden,
             )
         )
         yield from map(notifications.describe, notices)

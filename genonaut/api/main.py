@@ -20,9 +20,12 @@ from genonaut.api.options import OptionsCache
 from genonaut.api.publishing import BackgroundPublisher
 from genonaut.api.routes import (
     content,
+    deliveries,
     generation_jobs,
     generation_options,
     health,
+    mail_links,
+    notification_settings,
     notifications,
     operations,
     pages,
@@ -100,10 +103,11 @@ def create_app(
     app.add_middleware(Envelope)
     resources = APIRouter(prefix="/api/v1")
     ours = (generation_jobs, generation_options, content, stats, notifications, session)
-    for module in (*ours, thumbnails, operations, tasks, runs, schedules):
+    admin = (thumbnails, operations, tasks, runs, schedules, deliveries)
+    for module in (*ours, notification_settings, *admin):
         resources.include_router(module.router)
     app.include_router(resources)
-    for root in (health, webhooks, sockets, pages):
+    for root in (health, webhooks, sockets, pages, mail_links):
         app.include_router(root.router)
     app.mount("/assets", StaticFiles(directory=WEB / "assets"), name="assets")
     return app

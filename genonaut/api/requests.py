@@ -202,12 +202,6 @@ class RunRequest(Body):
     )
 
 
-class ReadRequest(Body):
-    """Mark a notification."""
-
-    read: bool
-
-
 class LoginRequest(Body):
     """Exchange an API token for a session cookie."""
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any, Generic, NoReturn, TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Integer, cast, false, func, select, update
+from sqlalchemy import ColumnElement, Integer, Select, cast, false, func, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, LeaseLostError, NotFoundError
@@ -183,6 +183,41 @@ class Machine(Generic[Row]):
                 **values,
             },
         )
+
+    def claim_many(
+        self, session: Session, due: Select[Any], *, worker: str, lease_s: float
+    ) -> tuple[UUID, list[int]] | None:
+        """Take the pending rows whose ids ``due`` locks, under one lease; None if there are none.
+
+        Each attempt counts. Nothing is told of it: what is done with each row is.
+        """
+        model: Any = self.model
+        token = uuid4()
+        ids = due.cte("due")  # looked at once: a subquery may be run again, and lock others
+        taken = session.scalars(
+            update(model)
+            .where(
+                model.id.in_(select(ids.c.id)),
+                model.status == Status.PENDING,
+                model.cancel_requested_at.is_(None),
+                *self.claimable,
+            )
+            .values(
+                {
+                    "status": Status.RUNNING,
+                    "version": model.version + 1,
+                    "updated_at": func.now(),
+                    "lease_token": token,
+                    "lease_expires_at": func.now() + timedelta(seconds=lease_s),
+                    "worker": worker,
+                    "attempt": model.attempt + cast(~self.uncounted, Integer),
+                    "started_at": func.coalesce(model.started_at, func.now()),
+                }
+            )
+            .returning(model.id)
+            .execution_options(synchronize_session=False)
+        ).all()
+        return (token, list(taken)) if taken else None
 
     def renew(self, session: Session, row_id: int, *, token: UUID, lease_s: float) -> None:
         """Extend a lease; no version, no event, no index is touched.

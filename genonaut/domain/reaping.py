@@ -1,4 +1,4 @@
-"""Say which jobs are stuck and what becomes of them; ``RULES`` are those of jobs and runs.
+"""Say which jobs are stuck and what becomes of them; ``RULES`` are all there are.
 
 The reconciler of every worker goes by them every few seconds, ``jobs.reap_stale`` and
 ``GET /admin/stale`` for operators. A job is stuck by its lease, never by its age: one that is slow
@@ -17,6 +17,7 @@ from genonaut.db.models import GenerationJob, JobAttempt
 from genonaut.domain import attempts, repairs
 from genonaut.domain.abandoned import abandon
 from genonaut.domain.attempts import Claim
+from genonaut.domain.delivery_reaping import DELIVERY_RULES
 from genonaut.domain.generation import JOBS, close_cancelled, tell_owner
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.repairs import Conditions, Limits, Rule, Verdict
@@ -161,5 +162,5 @@ OVERTIME = Rule(
     takes_from_holders=True,
 )
 
-RULES: tuple[Rule[Any], ...] = (CANCEL_LEFT, WORKER_LOST, OVERTIME, *RUN_RULES)
+RULES: tuple[Rule[Any], ...] = (CANCEL_LEFT, WORKER_LOST, OVERTIME, *RUN_RULES, *DELIVERY_RULES)
 """Every rule, in the order they are gone by: what one ends, the next lets begin."""

@@ -1,4 +1,4 @@
-"""Find tasks and schedules: importing every module of a package declares them; no list is kept."""
+"""Find tasks, schedules and channels: importing the modules of a package finds them."""
 
 import importlib
 import pkgutil
@@ -8,9 +8,11 @@ from typing import Any
 
 from genonaut.api.config import get_settings
 from genonaut.worker import task
+from genonaut.worker.channel import Channel
 
 PACKAGE = "genonaut.worker.tasks"
 SCHEDULES = "genonaut.worker.schedules"
+CHANNELS = "genonaut.worker.channels"
 
 
 @lru_cache(maxsize=1)
@@ -22,7 +24,7 @@ def load() -> None:
         ScheduleDeclarationError: a schedule is.
     """
     for package in (PACKAGE, SCHEDULES, *get_settings().extra_task_packages):
-        _import_all(importlib.import_module(package))
+        _import_all(_package(package))
 
 
 def catalogue() -> dict[str, task.TaskDefinition[Any, Any]]:
@@ -37,6 +39,21 @@ def known_names() -> set[str]:
     return task.known_names()
 
 
-def _import_all(package: ModuleType) -> None:
-    for module in pkgutil.iter_modules(getattr(package, "__path__", ()), f"{package.__name__}."):
-        importlib.import_module(module.name)
+@lru_cache(maxsize=1)
+def channels() -> dict[str, Channel]:
+    """Give every way to reach a user by name, the application itself first."""
+    found: list[Channel] = [module.CHANNEL for module in _import_all(_package(CHANNELS))]
+    return {channel.name: channel for channel in sorted(found, key=_order)}
+
+
+def _order(channel: Channel) -> tuple[bool, str]:
+    return channel.has_addresses, channel.name
+
+
+def _package(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def _import_all(package: ModuleType) -> list[ModuleType]:
+    modules = pkgutil.iter_modules(getattr(package, "__path__", ()), f"{package.__name__}.")
+    return [importlib.import_module(module.name) for module in modules]

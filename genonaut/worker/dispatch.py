@@ -28,12 +28,13 @@ from genonaut.api.config import Settings
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import RetryableError
 from genonaut.core.events import Event
-from genonaut.db.models import GenerationJob, TaskRun
+from genonaut.db.models import GenerationJob, NotificationDelivery, TaskRun
 from genonaut.db.session import Database
+from genonaut.domain import deliveries
 from genonaut.domain.delivery import Message, Outbox, fixed
 from genonaut.domain.lifecycle import Status
 from genonaut.worker.queue_app import celery
-from genonaut.worker.queues import GENERATION, RUN_COMFY_JOB
+from genonaut.worker.queues import DELIVER, GENERATION, NOTIFICATIONS, RUN_COMFY_JOB
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +48,17 @@ OUTBOXES = {
     "run": Outbox(
         "run", TaskRun, TaskRun.task.expression, TaskRun.queue.expression, (~TaskRun.held_back,)
     ),
+    "delivery": Outbox(
+        "delivery",
+        NotificationDelivery,
+        fixed(DELIVER),
+        fixed(NOTIFICATIONS),
+        (deliveries.heads(),),
+    ),
 }
 """What is sent to workers, by the kind of its events."""
+
+_FIXED = {"job": (RUN_COMFY_JOB, GENERATION), "delivery": (DELIVER, NOTIFICATIONS)}
 
 
 class BrokerUnavailableError(RetryableError):
@@ -281,11 +291,7 @@ def _due(events: Iterable[Event]) -> Iterator[Message]:
         # A row due as it was written is due, whatever this machine's clock says.
         moment = max(now, datetime.fromisoformat(row["updated_at"]))
         if datetime.fromisoformat(row["available_at"]) <= moment:
+            task, queue_name = _FIXED.get(event.kind) or (row["task"], row["queue"])
             yield Message(
-                event.kind,
-                event.id,
-                row.get("task", RUN_COMFY_JOB),
-                row.get("queue", GENERATION),
-                row["celery_task_id"],
-                event.version,
+                event.kind, event.id, task, queue_name, row["celery_task_id"], event.version
             )

@@ -14,6 +14,7 @@ WORKERS = {
 """Workers by name and the queues each consumes: a backfill never takes a user's slot."""
 
 RUN_COMFY_JOB = "run_comfy_job"
+DELIVER = "notifications.deliver"
 
 MAX_SOFT_LIMIT_S = 4 * 3600
 HARD_AFTER_SOFT_S = 300

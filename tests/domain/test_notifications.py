@@ -1,9 +1,17 @@
 """Users hear of a fact once."""
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from sqlalchemy import select
 
 from genonaut.core.errors import NotFoundError
-from genonaut.domain import notifications
+from genonaut.db.models import NotificationDelivery
+from genonaut.domain import notifications, preferences
+from genonaut.domain.kinds import Kind
+from genonaut.domain.preferences import Preferences
+from genonaut.domain.quiet import QuietHours
 
 
 @pytest.fixture
@@ -91,3 +99,171 @@ def test_another_users_notification_is_not_there(session, notify, make_user):
     assert listed(session, notify.user) == []
     with pytest.raises(NotFoundError):
         notifications.delete(session, notify.user.id, row.id)
+
+
+def test_a_title_is_one_line_whatever_it_was(database, make_user):
+    with database.transaction() as session:
+        row = notifications.notify(
+            session,
+            make_user().id,
+            "system",
+            dedupe_key="x",
+            title="Ready\r\nBcc: eve@example.org\0",
+            body="\0",
+        )
+    assert row.title == "Ready Bcc: eve@example.org\N{REPLACEMENT CHARACTER}"
+
+
+def prefer(database, user, **wanted):
+    with database.transaction() as session:
+        preferences.save(
+            session, user.id, Preferences(**wanted), channels=("in_app", "email", "webhook")
+        )
+
+
+def planned(database, user):
+    query = select(NotificationDelivery).where(NotificationDelivery.user_id == user.id)
+    with database.transaction() as session:
+        return list(session.scalars(query.order_by(NotificationDelivery.id)))
+
+
+def test_a_kind_that_is_not_wanted_in_the_application_is_kept_out_of_the_inbox(
+    database, session, notify
+):
+    heard = []
+    prefer(database, notify.user, choices={"job_completed": {"in_app": False}})
+    database.sinks.append(heard.extend)
+    row = notify()
+    assert notify() is None
+    assert row.is_hidden
+    assert heard == []
+    assert listed(session, notify.user) == []
+    assert notifications.unread_count(session, notify.user.id) == 0
+    for act in (notifications.one, notifications.delete):
+        with pytest.raises(NotFoundError):
+            act(session, notify.user.id, row.id)
+
+
+def test_a_message_is_planned_for_each_address_in_use(database, notify, make_address):
+    make_address(notify.user)
+    make_address(notify.user, "webhook", "https://example.org/hook")
+    make_address(notify.user, "pigeon", "roof", verified_at=None)
+    make_address(address="bob@example.org")
+    row = notify()
+    mail, hook = planned(database, notify.user)
+    assert (mail.channel, mail.lane, mail.host) == ("email", "email", "email")
+    assert hook.lane == f"webhook:{hook.address_id}"
+    assert {mail.notification_id, hook.notification_id} == {row.id}
+    assert mail.message_id != hook.message_id
+    assert (mail.status, mail.available_at) == ("pending", row.created_at)
+
+
+def test_no_message_is_planned_where_the_kind_is_not_wanted(database, notify, make_address):
+    make_address(notify.user)
+    make_address(notify.user, "webhook", "https://example.org/hook")
+    prefer(database, notify.user, choices={"job_completed": {"email": False}})
+    notify()
+    assert [row.channel for row in planned(database, notify.user)] == ["webhook"]
+
+
+def test_in_quiet_hours_a_message_waits(database, notify, make_address):
+    make_address(notify.user)
+    now = datetime.now(UTC)
+    begin, end = (now + timedelta(hours=hours) for hours in (-1, 1))
+    quiet = QuietHours(begin.time().replace(microsecond=0), end.time().replace(microsecond=0))
+    prefer(database, notify.user, quiet=quiet)
+    notify()
+    (row,) = planned(database, notify.user)
+    assert row.available_at == end.replace(microsecond=0)
+
+
+def test_who_wants_digests_gets_no_mail_at_once_but_a_webhook_does(database, notify, make_address):
+    make_address(notify.user)
+    make_address(notify.user, "webhook", "https://example.org/hook")
+    prefer(database, notify.user, is_daily=True)
+    notify()
+    assert [row.channel for row in planned(database, notify.user)] == ["webhook"]
+
+
+def test_jobs_of_one_window_become_one_notice_and_one_message(
+    database, session, notify, make_address
+):
+    make_address(notify.user)
+    prefer(database, notify.user, group_window_s=60)
+    heard = []
+    database.sinks.append(heard.extend)
+    lead = notify("j1", data={"job_id": 1})
+    for number in (2, 3):
+        assert notify(f"j{number}", data={"job_id": number}) is not None
+    assert notify("j3", data={"job_id": 3}) is None
+    assert listed(session, notify.user) == [lead.id]
+    shown = notifications.one(session, notify.user.id, lead.id)
+    assert (shown.kind, shown.title) == ("batch_completed", "3 of your pictures are ready")
+    assert shown.data == {"job_id": 1, "count": 3, "job_ids": [1, 2, 3]}
+    assert notifications.unread_count(session, notify.user.id) == 1
+    told = [event for event in heard if event.kind == "notification"]
+    assert [(event.id, event.version) for event in told] == [(lead.id, n) for n in (1, 2, 3)]
+    (row,) = planned(database, notify.user)
+    assert row.available_at == lead.group_until
+
+
+def test_what_fails_is_never_grouped_and_a_read_group_that_grows_is_unread(
+    database, session, notify
+):
+    prefer(database, notify.user, group_window_s=60)
+    lead = notify("j1", data={"job_id": 1})
+    notifications.mark(session, notify.user.id, lead.id, read=True)
+    session.flush()
+    notify("j2", data={"job_id": 2})
+    assert notifications.unread_count(session, notify.user.id) == 1
+    with database.transaction() as other:
+        failed = notifications.notify(
+            other, notify.user.id, "job_failed", dedupe_key="j3", title="Failed"
+        )
+    assert not failed.is_hidden
+
+
+def test_many_who_end_at_once_become_one_notice(committed_database, notify):
+    prefer(committed_database, notify.user, group_window_s=600)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: notify(f"j{n}", data={"job_id": n}), range(16)))
+    with committed_database.transaction() as session:
+        (shown,) = notifications.list_for(session, notify.user.id)
+    assert shown.data["count"] == 16
+    assert sorted(shown.data["job_ids"]) == list(range(16))
+
+
+def test_other_pages_hear_of_reading_and_of_the_count(committed_database, notify):
+    row = notify()
+    heard = []
+    committed_database.sinks.append(heard.extend)
+    with committed_database.transaction() as session:
+        notifications.mark(session, notify.user.id, row.id, read=True)
+    with committed_database.transaction() as session:
+        notifications.mark_all_read(session, notify.user.id)
+    seen, first, second = heard
+    assert (seen.kind, seen.version) == ("notification", 2)
+    assert (first.kind, first.row) == ("unread", {"unread": 0})
+    assert second.version > first.version
+
+
+def test_operators_are_told_and_users_are_not(session, make_user):
+    boss, olga, _ = make_user(role="admin"), make_user(role="operator"), make_user()
+    make_user(role="operator", is_active=False)
+    fact = {"dedupe_key": "run:1", "title": "It failed"}
+    assert notifications.tell_operators(session, Kind.RUN_FAILED, **fact) == 2
+    assert notifications.tell_operators(session, Kind.RUN_FAILED, **fact) == 0
+    for user in (boss, olga):
+        (row,) = notifications.list_for(session, user.id, kinds=["run_failed"])
+        assert row.title == "It failed"
+
+
+def test_an_announcement_reaches_one_or_all(session, make_user):
+    ada, bob = make_user(), make_user()
+    make_user(is_active=False)
+    assert notifications.announce(session, ada.username, title="Hello", body="") == 1
+    assert notifications.announce(session, None, title="Hello all", body="") >= 2
+    assert len(listed(session, ada)) == 2
+    assert len(listed(session, bob)) == 1
+    with pytest.raises(NotFoundError):
+        notifications.announce(session, "nobody", title="Hello", body="")

@@ -5,12 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from genonaut.api import answers, pagination
+from genonaut.api import answers, answers_notifications, pagination
 from genonaut.api.answers import CHANGING, POSTING, READING, problems
 from genonaut.api.deps import CallerDep, Id
 from genonaut.api.pagination import CursorParam, LimitParam
-from genonaut.api.requests import ReadRequest
-from genonaut.domain import notifications
+from genonaut.api.requests_notifications import ReadRequest
+from genonaut.domain import deliveries, notifications
+from genonaut.domain.kinds import Kind
 
 router = APIRouter(prefix="/notifications", tags=["notifications"])
 
@@ -24,6 +25,7 @@ def list_notifications(
     request: Request,
     caller: CallerDep,
     unread: Annotated[bool, Query(description="Unread ones only.")] = False,
+    kind: Annotated[list[Kind] | None, Query(description="Any of these.")] = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> Response:
@@ -31,7 +33,12 @@ def list_notifications(
     before = pagination.decode(cursor)
     with caller.transaction() as (session, who):
         rows = notifications.list_for(
-            session, who.user_id, unread=unread, before=before, limit=limit + 1
+            session,
+            who.user_id,
+            unread=unread,
+            kinds=kind or (),
+            before=before,
+            limit=limit + 1,
         )
     return pagination.page(request, rows, limit, notifications.public)
 
@@ -58,6 +65,34 @@ def read_all(caller: CallerDep) -> Response:
     with caller.transaction() as (session, who):
         count = notifications.mark_all_read(session, who.user_id)
     return JSONResponse({"count": count})
+
+
+@router.get(
+    "/{notification_id}",
+    operation_id="readNotification",
+    responses={200: {"model": answers.Notification}, **READING, **problems(404)},
+)
+def read(notification_id: Id, caller: CallerDep) -> Response:
+    """Read a notification; it stays unread."""
+    with caller.transaction() as (session, who):
+        row = notifications.one(session, who.user_id, notification_id)
+    return JSONResponse(notifications.public(row))
+
+
+@router.get(
+    "/{notification_id}/deliveries",
+    operation_id="listNotificationDeliveries",
+    responses={
+        200: {"model": answers_notifications.DeliveryList},
+        **READING,
+        **problems(404),
+    },
+)
+def list_deliveries(notification_id: Id, caller: CallerDep) -> Response:
+    """List the messages that carry a notification, and how they went."""
+    with caller.transaction() as (session, who):
+        rows = deliveries.of_notification(session, who.user_id, notification_id)
+    return JSONResponse({"items": [deliveries.public(row) for row in rows]})
 
 
 @router.put(

@@ -50,7 +50,7 @@ def home(request: Request, services: ServicesDep) -> Response:
         response = _login_page(services)
         auth.clear_cookie(response, services.settings)
         return response
-    return _render("home.html", services, who=who, csrf=csrf_token(cookie), **found)
+    return render("home.html", services, who=who, csrf=csrf_token(cookie), **found)
 
 
 @router.get("/login")
@@ -126,10 +126,11 @@ def _enter(services: Services, cookie: str) -> Response:
 
 
 def _login_page(services: Services, error: str = "", status: int = 200) -> Response:
-    return _render("login.html", services, status=status, error=error)
+    return render("login.html", services, status=status, error=error)
 
 
-def _render(name: str, services: Services, *, status: int = 200, **values: Any) -> Response:
+def render(name: str, services: Services, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """Fill in a page."""
     text = _templates.get_template(name).render(
         simulated=services.settings.uses_simulator, environment=services.settings.app_env, **values
     )
