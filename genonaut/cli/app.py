@@ -22,6 +22,7 @@ COMMANDS = {
     "schedules": "genonaut.cli.schedules:app",
     "content": "genonaut.cli.content:app",
     "thumbnails": "genonaut.cli.thumbnails:app",
+    "notifications": "genonaut.cli.notifications:app",
     "users": "genonaut.cli.accounts:users_app",
     "tokens": "genonaut.cli.accounts:tokens_app",
     "redis": "genonaut.cli.redis_tools:app",

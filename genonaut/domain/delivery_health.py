@@ -34,7 +34,8 @@ def nothing() -> dict[str, Any]:
     """Give the counts of a channel over which nobody ever heard."""
     counts = dict.fromkeys(("pending", "due", "running", "retrying", "sent", "failed"), 0)
     addresses = dict.fromkeys(("active", "unverified", "disabled"), 0)
-    return {**counts, "cancelled": 0, "oldest_due_s": None, "addresses": addresses}
+    more = {"cancelled": 0, "oldest_due_s": None, "last_error": None}
+    return {**counts, **more, "addresses": addresses}
 
 
 def _waiting(session: Session) -> list[Any]:

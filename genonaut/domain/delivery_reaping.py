@@ -20,7 +20,7 @@ def _take_back(
     session: Session, row: NotificationDelivery, when: Conditions, verdict: Verdict, _: Limits
 ) -> Status:
     again = repairs.DUE_AGAIN if verdict.becomes is Status.PENDING else {}
-    told = {"error_code": "worker_lost", "error_message": verdict.why}
+    told: dict[str, Any] = {"error_code": "worker_lost", "error_message": verdict.why}
     DELIVERIES.move(session, row.id, verdict.becomes, when=when, **again, **told)
     return verdict.becomes
 

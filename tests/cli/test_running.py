@@ -259,3 +259,24 @@ def test_a_job_waits_out_an_api_that_is_away_for_a_moment(running: Commands) -> 
     os.killpg(api, signal.SIGKILL)
     assert watching.popen.wait(60) == 0
     assert json.loads(watching.text)["status"] == "completed"
+
+
+def test_notifications_are_read_and_asked_for_from_a_terminal(running: Commands) -> None:
+    said = running("notifications", "announce", "Maintenance at six", "--body", "Half an hour.")
+    assert said.stdout.endswith(" told\n")
+    [row] = json.loads(
+        running("notifications", "list", "--kind", "system", "--limit", "1", "--json").stdout
+    )
+    assert row["title"] == "Maintenance at six"
+    assert "marked read" in running("notifications", "read", str(row["id"])).stdout
+    unread = running("notifications", "list", "--unread", "--kind", "system", "--json").stdout
+    assert row["id"] not in {one["id"] for one in json.loads(unread)}
+    changed = running("notifications", "preferences", "job_failed.in_app=off", "digest_hour=6")
+    assert re.search(r"job_failed +off", changed.stdout)
+    assert "digest_hour     6" in changed.stdout
+    assert "pigeon" in running.refusal("notifications", "preferences", "system.pigeon=on")
+    assert "SMTP_HOST" in running("notifications", "channels").stdout
+    refused = running.refusal("notifications", "set", "webhook", "http://127.0.0.1/hook")
+    assert "not public" in refused
+    assert "webhook" in running("notifications", "health").stdout
+    assert json.loads(running("notifications", "deliveries", str(row["id"]), "--json").stdout) == []

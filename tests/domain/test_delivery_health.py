@@ -45,3 +45,4 @@ def test_it_counts_what_waits_what_ended_lately_and_the_addresses(
 
 def test_a_channel_nobody_uses_counts_nothing():
     assert delivery_health.nothing()["pending"] == 0
+    assert delivery_health.nothing()["last_error"] is None
