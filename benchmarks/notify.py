@@ -9,6 +9,7 @@ import smtplib
 import time
 from email.message import EmailMessage
 from email.policy import SMTP
+from email.utils import formatdate
 from pathlib import Path
 
 from sqlalchemy import func, insert, select, update
@@ -132,6 +133,7 @@ def sent(on: Stage) -> float:
 def bare(port: int, recipients: list[str]) -> float:
     """Write and hand in as many mails in a loop; give how many a second."""
     began = time.perf_counter()
+    today = formatdate()
     with smtplib.SMTP("127.0.0.1", port, "localhost") as relay:
         for number in range(EACH):
             for recipient in recipients:
@@ -139,7 +141,11 @@ def bare(port: int, recipients: list[str]) -> float:
                 message["From"] = SENDER
                 message["To"] = recipient
                 message["Subject"] = "Your picture is ready"
+                message["Date"] = today
                 message["Message-ID"] = f"<{number}.{recipient}>"
+                message["Auto-Submitted"] = "auto-generated"
+                message["List-Unsubscribe"] = f"<https://example.org/unsubscribe?{recipient}>"
+                message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
                 message.set_content("a lighthouse in a storm, oil painting\n")
                 message.add_alternative(
                     "<p>a lighthouse in a storm, oil painting</p>\n", subtype="html"

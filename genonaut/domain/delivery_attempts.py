@@ -6,7 +6,7 @@ Each is written down before the next is sent, so that a worker that dies repeats
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.core.backoff import backoff_s
@@ -30,15 +30,7 @@ def sent(session: Session, held: Batch, parcel: Parcel, *, proves_address: bool 
 
     Raises: LeaseLostError: it is not held any more.
     """
-    session.execute(text("SET LOCAL synchronous_commit = off"))
-    DELIVERIES.move(
-        session,
-        parcel.delivery.id,
-        Status.COMPLETED,
-        token=held.token,
-        error_code=None,
-        error_message=None,
-    )
+    DELIVERIES.complete(session, parcel.delivery.id, token=held.token)
     if parcel.address.failures:
         addresses.note_success(session, parcel.address.id)
     if proves_address:

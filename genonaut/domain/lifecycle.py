@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any, Generic, NoReturn, TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Integer, Select, cast, false, func, select, update
+from sqlalchemy import ColumnElement, Integer, Select, cast, false, func, select, text, update
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, LeaseLostError, NotFoundError
@@ -51,6 +51,14 @@ MAY_BECOME: dict[Status, frozenset[Status]] = {
 }
 """Allowed moves; final states have none."""
 
+_COMPLETE = """
+SET LOCAL synchronous_commit = off;
+UPDATE {table} SET
+    status = 'completed', completed_at = clock_timestamp(), updated_at = now(),
+    version = version + 1, error_code = NULL, error_message = NULL,
+    lease_token = NULL, lease_expires_at = NULL
+WHERE id = :id AND lease_token = :token AND status = 'running'
+"""  # one round trip, and half the price of a move
 _NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_expires_at": None}
 
 Row = TypeVar("Row", bound=Base)
@@ -183,6 +191,20 @@ class Machine(Generic[Row]):
                 **values,
             },
         )
+
+    def complete(self, session: Session, row_id: int, *, token: UUID) -> None:
+        """End a held row as completed, its last error forgotten, and tell nobody.
+
+        For rows that end by the thousand while nobody watches. PostgreSQL need not have it on disk
+        at once: should its machine crash within the second, the row is ended a second time.
+
+        Raises: LeaseLostError: the row is not held under ``token`` any more; nothing was written.
+        """
+        ended: Any = session.execute(
+            text(_COMPLETE.format(table=self.model.__tablename__)), {"id": row_id, "token": token}
+        )
+        if not ended.rowcount:
+            raise LeaseLostError(f"the lease on {row_id} is lost")
 
     def claim_many(
         self, session: Session, due: Select[Any], *, worker: str, lease_s: float

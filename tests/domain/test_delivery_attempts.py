@@ -29,6 +29,7 @@ def test_a_sent_message_ends_and_forgives_its_address(
     row = make_delivery(make_address(failures=3), error_code="not_taken", error_message="busy")
     held, (parcel,) = hold(row)
     delivery_attempts.sent(session, held, parcel)
+    session.expire_all()
     ended = session.get_one(type(row), row.id)
     assert (ended.status, ended.error_code) == ("completed", None)
     session.expire_all()

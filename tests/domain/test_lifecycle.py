@@ -7,7 +7,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from genonaut.core.errors import ConflictError, LeaseLostError, NotFoundError
-from genonaut.db.models import GenerationJob
+from genonaut.db.models import GenerationJob, NotificationDelivery
+from genonaut.domain.deliveries import DELIVERIES
 from genonaut.domain.generation import JOBS
 from genonaut.domain.lifecycle import FINAL, MAY_BECOME, UNFINISHED, Status
 
@@ -152,3 +153,31 @@ def test_hot_writes_touch_no_index(database):
         ).all()
     for hot in ("lease_expires_at", "progress", "version", "updated_at"):
         assert [one for one in indexes if hot in one] == []
+
+
+def test_a_row_that_nobody_watches_is_completed_once_by_its_holder(session, make_delivery):
+    row = make_delivery()
+    token, ids = DELIVERIES.claim_many(
+        session,
+        select(NotificationDelivery.id).where(NotificationDelivery.id == row.id).with_for_update(),
+        worker="w",
+        lease_s=30,
+    )
+    assert ids == [row.id]
+    with pytest.raises(LeaseLostError):
+        DELIVERIES.complete(session, row.id, token=uuid4())
+    DELIVERIES.complete(session, row.id, token=token)
+    with pytest.raises(LeaseLostError):
+        DELIVERIES.complete(session, row.id, token=token)
+    session.expire_all()
+    ended = session.get_one(NotificationDelivery, row.id)
+    assert (ended.status, ended.lease_token, ended.version) == ("completed", None, row.version + 2)
+
+
+def test_of_many_that_are_due_so_many_are_claimed_as_were_asked_for(session, make_delivery):
+    rows = [make_delivery() for _ in range(5)]
+    model = NotificationDelivery
+    due = select(model.id).order_by(model.id).limit(2).with_for_update(skip_locked=True)
+    _, ids = DELIVERIES.claim_many(session, due, worker="w", lease_s=30)
+    assert sorted(ids) == [row.id for row in rows[:2]]
+    DELIVERIES.claim_many(session, due, worker="w", lease_s=30)

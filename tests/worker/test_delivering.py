@@ -49,7 +49,7 @@ def serve(task_services):
         values = {
             "secret_key": KEY,
             "webhook_allowed_networks": "127.0.0.0/8",
-            "delivery_timeout_s": 0.5,
+            "delivery_timeout_s": 2.0,
             "public_url": "https://pics.example.org",
             **overrides,
         }
