@@ -12,6 +12,12 @@ from genonaut.db.models.notifications import (
     UserNotification,
 )
 from genonaut.db.models.platform import AuditEntry, Heartbeat, IdempotencyKey, WebhookReceipt
+from genonaut.db.models.recommendations import (
+    Recommendation,
+    RecommendationGeneration,
+    RecommendationServe,
+    UserInteraction,
+)
 from genonaut.db.models.repairs import Repair
 from genonaut.db.models.runs import RunFailure, TaskRun
 from genonaut.db.models.schedules import Schedule, SchedulePause
@@ -34,6 +40,9 @@ __all__ = [
     "NotificationAddress",
     "NotificationDelivery",
     "NotificationPreference",
+    "Recommendation",
+    "RecommendationGeneration",
+    "RecommendationServe",
     "Repair",
     "RunFailure",
     "Schedule",
@@ -41,6 +50,7 @@ __all__ = [
     "SigningKey",
     "TaskRun",
     "User",
+    "UserInteraction",
     "UserNotification",
     "WebhookReceipt",
 ]
