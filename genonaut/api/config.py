@@ -301,6 +301,52 @@ class Settings(BaseSettings):
         default=None, ge=1, le=256, description="Generation slots; defaults to ComfyUI servers + 1."
     )
 
+    recommend_weight_view: float = Field(
+        default=1.0, ge=0, le=100, description="What a view says for a picture."
+    )
+    recommend_weight_like: float = Field(
+        default=4.0, ge=0, le=100, description="What a like says for it."
+    )
+    recommend_weight_rate: float = Field(
+        default=4.0, ge=0, le=100, description="What five stars say; two or fewer say nothing."
+    )
+    recommend_weight_download: float = Field(
+        default=3.0, ge=0, le=100, description="What a download says."
+    )
+    recommend_weight_share: float = Field(
+        default=4.0, ge=0, le=100, description="What a share says."
+    )
+    recommend_half_life_days: float = Field(
+        default=60.0, gt=0, description="After so many days an interaction counts half."
+    )
+    recommend_popular_half_life_days: float = Field(
+        default=7.0, gt=0, description="The same, for what is popular at the moment."
+    )
+    recommend_list_size: int = Field(
+        default=50, ge=1, le=500, description="Recommendations kept per user."
+    )
+    recommend_per_creator: int = Field(
+        default=5, ge=1, description="Of one creator so many come before the others' turn."
+    )
+    recommend_seen_factor: float = Field(
+        default=0.1, ge=0, le=1, description="What was seen keeps this share of its score."
+    )
+    recommend_head_items: int = Field(
+        default=5000,
+        ge=1,
+        le=8000,
+        description="Items compared each with each; memory grows with the square, time the cube.",
+    )
+    recommend_regularization: float = Field(
+        default=200.0, gt=0, description="How much evidence two items need to count as related."
+    )
+    recommend_max_fall: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="New lists whose score falls by more than this share are not switched in.",
+    )
+
     comfyui_url: str | None = Field(
         default=None,
         description="ComfyUI servers, comma-separated; unset: the simulator (demo, test, dev).",
