@@ -1,0 +1,149 @@
+"""A list is shown as it may be shown now."""
+
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import delete, select, update
+
+from genonaut.db.models import ContentItem, Recommendation, RecommendationServe
+from genonaut.domain import interactions, recommendation_lists
+from genonaut.domain import recommendation_generations as generations
+from genonaut.domain.interactions import Act
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def ada(make_user):
+    return make_user()
+
+
+@pytest.fixture
+def items(session, make_user):
+    owner = make_user()
+    made = [ContentItem(title=f"item {n}", creator_id=owner.id) for n in range(6)]
+    session.add_all(made)
+    session.flush()
+    return made
+
+
+@pytest.fixture
+def put(session):
+    """Make a generation with lists, current at once."""
+
+    def make(**lists):
+        made = generations.begin(
+            session, run_id=None, algorithm="x", as_of=NOW, fingerprint={}, evaluation=None
+        )
+        for user, ids in lists["of"].items():
+            session.add_all(
+                Recommendation(
+                    generation_id=made,
+                    user_id=user,
+                    rank=n,
+                    content_id=i,
+                    score=1 / n,
+                    reason=lists.get("reason", 1),
+                    because_id=lists.get("because", 0),
+                )
+                for n, i in enumerate(ids, start=1)
+            )
+        session.flush()
+        generations.switch(session, made, users=len(lists["of"]), rows=0)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def read(session, ada):
+    def run(**options):
+        return recommendation_lists.read(session, ada.id, **options)
+
+    return run
+
+
+def ids(places):
+    return [place.item.id for place in places]
+
+
+def test_before_the_first_refresh_the_newest_are_given_page_by_page(read, items):
+    newest = [item.id for item in reversed(items)]
+    first = read(limit=4)
+    assert ids(first) == newest[:4]
+    assert ids(read(after=first[-1].mark, limit=4)) == newest[4:]
+    assert {place.reason for place in first} == {"new"}
+
+
+def test_who_has_no_list_gets_what_is_popular(read, items, put):
+    put(of={generations.EVERYONE: [items[2].id, items[0].id]}, reason=4)
+    assert [(p.item.id, p.words) for p in read()] == [
+        (items[2].id, "popular this week"),
+        (items[0].id, "popular this week"),
+    ]
+
+
+def test_the_own_list_comes_in_order_and_a_page_ends_where_it_ends(read, items, put, ada):
+    put(of={ada.id: [i.id for i in items], generations.EVERYONE: [items[0].id]})
+    first = read(limit=4)
+    assert ids(first) == [i.id for i in items[:4]]
+    rest = read(after=first[-1].mark, limit=4)
+    assert ids(rest) == [i.id for i in items[4:]]
+    assert read(after=rest[-1].mark) == []
+
+
+def test_a_list_that_was_begun_is_read_to_its_end_after_a_switch(read, items, put, ada):
+    put(of={ada.id: [items[0].id, items[1].id]})
+    first = read(limit=1)
+    put(of={ada.id: [items[5].id]})
+    assert ids(read(after=first[-1].mark)) == [items[1].id]
+    assert ids(read()) == [items[5].id]
+
+
+def test_what_became_private_deleted_dismissed_or_ones_own_is_left_out(
+    read, items, put, ada, session
+):
+    put(of={ada.id: [i.id for i in items]})
+    session.execute(
+        update(ContentItem).where(ContentItem.id == items[0].id).values(is_private=True)
+    )
+    session.execute(
+        update(ContentItem).where(ContentItem.id == items[1].id).values(creator_id=ada.id)
+    )
+    session.execute(delete(ContentItem).where(ContentItem.id == items[2].id))
+    interactions.record(session, ada.id, items[3].id, Act.DISMISS)
+    assert ids(read()) == [items[4].id, items[5].id]
+    interactions.record(session, ada.id, items[3].id, Act.RECALL)
+    assert ids(read()) == [i.id for i in items[3:]]
+
+
+def test_a_list_of_which_nothing_may_be_shown_gives_way_to_what_is_popular(
+    read, items, put, ada, session
+):
+    put(of={ada.id: [items[0].id], generations.EVERYONE: [items[1].id]})
+    interactions.record(session, ada.id, items[0].id, Act.DISMISS)
+    assert ids(read()) == [items[1].id]
+
+
+def test_the_reason_names_an_item_only_while_it_may_be_seen(read, items, put, ada, session):
+    put(of={ada.id: [items[0].id]}, because=items[5].id)
+    assert read()[0].words == "because you liked item 5"
+    session.execute(
+        update(ContentItem).where(ContentItem.id == items[5].id).values(is_private=True)
+    )
+    assert (read()[0].words, read()[0].because_id) == ("because of what you liked", None)
+
+
+def test_what_was_served_is_marked_once_a_minute_or_when_it_goes_further(
+    read, items, put, ada, session
+):
+    put(of={ada.id: [i.id for i in items]})
+    served = select(RecommendationServe.up_to_rank, RecommendationServe.times)
+    for limit, expected in ((2, (2, 1)), (2, (2, 1)), (5, (5, 2)), (1, (5, 2))):
+        recommendation_lists.mark_served(session, ada.id, read(limit=limit))
+        assert session.execute(served).one() == expected
+    recommendation_lists.mark_served(session, ada.id, [])
+
+
+def test_an_empty_collection_gives_an_empty_list(read):
+    assert read() == []
