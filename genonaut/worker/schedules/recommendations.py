@@ -1,0 +1,13 @@
+"""Say when recommendations are made."""
+
+from genonaut.worker.schedules import schedule
+from genonaut.worker.tasks.recommendations import Params, Scope, refresh
+
+schedule("recommendations.refresh.nightly", refresh, cron="0 3 * * *")
+schedule(
+    "recommendations.refresh.active",
+    refresh,
+    cron="30 * * * *",
+    params=Params(scope=Scope.ACTIVE_SINCE),
+    missed="skip",
+)
