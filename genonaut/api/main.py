@@ -29,6 +29,7 @@ from genonaut.api.routes import (
     notifications,
     operations,
     pages,
+    recommendations,
     runs,
     schedules,
     session,
@@ -102,9 +103,10 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.api_max_body_kb * 1024)
     app.add_middleware(Envelope)
     resources = APIRouter(prefix="/api/v1")
-    ours = (generation_jobs, generation_options, content, stats, notifications, session)
+    made = (generation_jobs, generation_options, content, recommendations, stats)
+    own = (notifications, notification_settings, session)
     admin = (thumbnails, operations, tasks, runs, schedules, deliveries)
-    for module in (*ours, notification_settings, *admin):
+    for module in (*made, *own, *admin):
         resources.include_router(module.router)
     app.include_router(resources)
     for root in (health, webhooks, sockets, pages, mail_links):

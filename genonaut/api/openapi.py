@@ -10,6 +10,7 @@ from genonaut.api.answers import Problem
 TAGS = [
     {"name": "generation jobs", "description": "Ask for pictures and follow them."},
     {"name": "content", "description": "What was made."},
+    {"name": "recommendations", "description": "What one might like next, and what one did."},
     {"name": "statistics", "description": "What was made, counted."},
     {"name": "notifications", "description": "What a user is told."},
     {"name": "session", "description": "Logging in; every other call wants a login."},

@@ -23,6 +23,7 @@ COMMANDS = {
     "content": "genonaut.cli.content:app",
     "thumbnails": "genonaut.cli.thumbnails:app",
     "notifications": "genonaut.cli.notifications:app",
+    "recommendations": "genonaut.cli.recommendations:app",
     "users": "genonaut.cli.accounts:users_app",
     "tokens": "genonaut.cli.accounts:tokens_app",
     "redis": "genonaut.cli.redis_tools:app",
