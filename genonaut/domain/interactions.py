@@ -109,18 +109,18 @@ def _upsert(
 def standing(session: Session, user_id: UUID, content_id: int) -> Standing:
     """Give what a user has done with an item so far."""
 
-    def times(kind: Act) -> Any:
+    def _times(kind: Act) -> Any:
         return func.coalesce(
             func.sum(case((UserInteraction.kind == kind, UserInteraction.times))), 0
         )
 
     found = session.execute(
         select(
-            times(Act.VIEW).label("views"),
-            times(Act.DOWNLOAD).label("downloads"),
-            times(Act.SHARE).label("shares"),
-            (times(Act.LIKE) > 0).label("liked"),
-            (times(Act.DISMISS) > 0).label("dismissed"),
+            _times(Act.VIEW).label("views"),
+            _times(Act.DOWNLOAD).label("downloads"),
+            _times(Act.SHARE).label("shares"),
+            (_times(Act.LIKE) > 0).label("liked"),
+            (_times(Act.DISMISS) > 0).label("dismissed"),
             func.max(UserInteraction.rating).label("rating"),
         ).where(UserInteraction.user_id == user_id, UserInteraction.content_id == content_id)
     ).one()

@@ -53,7 +53,7 @@ def list_generations(
 def public(generation: RecommendationGeneration) -> dict[str, Any]:
     """Give what auditors see, ready for JSON."""
 
-    def iso(moment: datetime | None) -> str | None:
+    def _iso(moment: datetime | None) -> str | None:
         return moment.isoformat() if moment else None
 
     return {
@@ -66,10 +66,10 @@ def public(generation: RecommendationGeneration) -> dict[str, Any]:
         "evaluation": generation.evaluation,
         "users": generation.users,
         "rows": generation.rows,
-        "as_of": iso(generation.as_of),
-        "refreshed_to": iso(generation.refreshed_to),
-        "created_at": iso(generation.created_at),
-        "switched_at": iso(generation.switched_at),
+        "as_of": _iso(generation.as_of),
+        "refreshed_to": _iso(generation.refreshed_to),
+        "created_at": _iso(generation.created_at),
+        "switched_at": _iso(generation.switched_at),
     }
 
 
@@ -161,7 +161,7 @@ def note_refreshed(session: Session, generation_id: int, up_to: datetime) -> Non
     )
 
 
-def rollback(session: Session) -> RecommendationGeneration:
+def go_back(session: Session) -> RecommendationGeneration:
     """Go back to the lists before the current ones, which are kept for that; give their generation.
 
     Raises:

@@ -172,14 +172,14 @@ class Recommender:
         positive = np.maximum(strength, 0)
         pair = (feedback.user, feedback.item)
 
-        def matrix(values: FloatArray) -> Matrix:
+        def _matrix(values: FloatArray) -> Matrix:
             return collaborative.finite(sparse.coo_matrix((values, pair), shape=shape))
 
-        signals = matrix(positive * _halved(age_s, options.half_life_s))
+        signals = _matrix(positive * _halved(age_s, options.half_life_s))
         self._signals = _strongest(signals, options.history_max)
-        self._seen = matrix((strength >= 0).astype(np.float32))
-        self._unwanted = matrix((strength < 0).astype(np.float32))
-        self._liked = matrix((feedback.liked & (strength > 0)).astype(np.float32))
+        self._seen = _matrix((strength >= 0).astype(np.float32))
+        self._unwanted = _matrix((strength < 0).astype(np.float32))
+        self._liked = _matrix((feedback.liked & (strength > 0)).astype(np.float32))
         self._followers = np.bincount(self._seen.indices, minlength=catalogue.items)
         lately = np.zeros(catalogue.items, np.float32)
         np.add.at(lately, feedback.item, positive * _halved(age_s, options.popular_half_life_s))
@@ -220,13 +220,13 @@ class Recommender:
     def unseen_popular(self, users: IntArray, size: int) -> IntArray:
         """Give each user's most popular unseen items (b, l): what lists are compared with."""
 
-        def some(part: slice) -> IntArray:
+        def _popular_for(part: slice) -> IntArray:
             score: FloatArray = np.tile(self._popular, (part.stop - part.start, 1))
             self._set(score, self._seen, users[part], -np.inf)
             return ranking.best(score, size)
 
         step = max(1, _CELLS // max(1, self._catalogue.items))
-        return np.concatenate(in_threads(some, slices(len(users), step)))
+        return np.concatenate(in_threads(_popular_for, slices(len(users), step)))
 
     def _some(self, users: IntArray, size: int) -> Lists:
         options, vectors = self._options, self._catalogue.vectors

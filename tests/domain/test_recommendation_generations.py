@@ -22,16 +22,16 @@ def begin(session, **values):
 
 def test_switching_leaves_one_current_and_rollback_goes_one_back(session):
     with pytest.raises(NotFoundError):
-        generations.rollback(session)
+        generations.go_back(session)
     first, second = begin(session), begin(session)
     generations.switch(session, first, users=1, rows=2)
     with pytest.raises(ConflictError):
-        generations.rollback(session)
+        generations.go_back(session)
     generations.switch(session, second, users=1, rows=2)
-    assert generations.rollback(session).id == first
+    assert generations.go_back(session).id == first
     assert generations.current(session).id == first
     with pytest.raises(ConflictError):
-        generations.rollback(session)
+        generations.go_back(session)
 
 
 def test_one_that_was_dropped_is_not_switched_to(session):

@@ -139,7 +139,7 @@ def list_generations(
 def rollback(caller: CallerDep) -> Response:
     """Go back to the lists before the current ones."""
     with caller.transaction(role=Role.OPERATOR) as (session, who):
-        now = generations.rollback(session)
+        now = generations.go_back(session)
         users.audit(session, who, "recommendations.rollback", f"generation:{now.id}")
         shown_now = generations.public(now)
     return JSONResponse(shown_now)

@@ -117,7 +117,7 @@ def test_the_last_two_generations_are_kept_and_one_goes_back(run_task, plant_in,
     assert lists(made[0]) == {}
     assert lists(made[1]) != {}
     with database.transaction() as session:
-        assert generations.rollback(session).id == made[1]
+        assert generations.go_back(session).id == made[1]
     assert lists() == lists(made[1])
     fourth = run_task(refresh, force=True)[0].generation
     assert lists(made[2]) == {}, "what was gone back from is not kept"
