@@ -14,7 +14,7 @@ from genonaut.core.errors import GenonautError
 
 COMMANDS = {
     "up": "genonaut.cli.up:up",
-    "demo": "genonaut.cli.demo:demo",
+    "demo": "genonaut.cli.demo:app",
     "doctor": "genonaut.cli.doctor:doctor",
     "jobs": "genonaut.cli.jobs:app",
     "tasks": "genonaut.cli.tasks:app",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from genonaut.api.config import Settings
-from genonaut.cli import progress
+from genonaut.cli import progress, seeding
 from genonaut.cli.output import console, fail
 from genonaut.cli.processes import Part, compose
 from genonaut.cli.remote import Api
@@ -37,10 +37,21 @@ PICTURES: tuple[dict[str, Any], ...] = (
 LINK_TTL = timedelta(hours=12)
 
 
+app = typer.Typer(invoke_without_command=True, add_completion=False)
+app.command("seed")(seeding.seed)
+
+
+@app.callback()
 def demo(
+    ctx: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="End after the pictures.")] = False,
 ) -> None:
     """Start everything, draw three pictures before your eyes, run until Ctrl-C."""
+    if ctx.invoked_subcommand is None:
+        _demo(once=once)
+
+
+def _demo(*, once: bool) -> None:
     began = utcnow()
     settings = configured("demo")
     # What draws no picture would only make it later.
