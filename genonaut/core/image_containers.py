@@ -51,7 +51,7 @@ def png_texts(data: bytes, *, max_bytes: int) -> dict[str, str]:
     Raises: UnreadableImageError: truncated, or a checksum is wrong.
     """
     texts: dict[str, str] = {}
-    for name, chunk in _png_chunks(data):
+    for name, chunk in png_chunks(data):
         if name in {b"tEXt", b"iTXt"} and len(chunk) <= max_bytes + 12:
             keyword, _, body = chunk[8:-4].partition(b"\0")
             if name == b"iTXt":
