@@ -43,7 +43,8 @@ def describe(row: dict[str, Any]) -> str:
         phase += f" {progress['step']}/{progress['steps']}"
     if "done" in progress:
         phase += f" {counted(progress)}"
-    if row["status"] == "running" and progress.get("message"):
+    is_at_work = row["status"] == "running" or progress.get("phase") == "waiting_for_children"
+    if is_at_work and progress.get("message"):
         phase += escape(f": {progress['message']}")
     return phase
 

@@ -46,3 +46,19 @@ def is_unprinted(char: str) -> bool:
 
 
 _BENDING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+def pace(per_s: float, left: int) -> str:
+    """Say how fast work goes, above 0 a second, and when what is ``left`` of it will be done."""
+    return f"{per_s:.1f} a second, {duration(max(0, left) / per_s)} left"
+
+
+def duration(seconds: float) -> str:
+    """Say a duration as people do: ``40 s``, ``5 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, rest = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {rest} min" if rest else f"{hours} h"

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from genonaut.core.text import pace
 from genonaut.db.models import RunFailure, TaskRun
 from genonaut.domain.lifecycle import FINAL, Status
 from genonaut.domain.runs import RUNS, WAITING_FOR_CHILDREN
@@ -66,13 +67,14 @@ def show_sum(session: Session, parent_id: int) -> None:
     ).one_or_none()
     if parent is None:
         return
-    done = session.scalar(
-        select(func.sum(TaskRun.progress["done"].astext.cast(BigInteger))).where(
-            TaskRun.parent_id == parent_id
-        )
-    )
+    found, elapsed_s = session.execute(
+        select(
+            func.sum(TaskRun.progress["done"].astext.cast(BigInteger)),
+            func.extract("epoch", func.now() - func.min(TaskRun.started_at)),
+        ).where(TaskRun.parent_id == parent_id)
+    ).one()
     shown = parent.progress
-    done = max(int(done or 0), shown.get("done") or 0)
+    done = max(int(found or 0), shown.get("done") or 0)
     now: dict[str, Any] = {"done": done}
     if total := shown.get("total"):
         percent = min(100, 100 * done // total)
@@ -80,5 +82,7 @@ def show_sum(session: Session, parent_id: int) -> None:
             "total": max(total, done),
             "percent": max(percent, shown.get("percent") or 0),
         }
+        if done and elapsed_s:
+            now["message"] = pace(done / float(elapsed_s), total - done)
     if now.items() - shown.items():
         RUNS.note(session, parent_id, (), progress={**shown, **now})

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+from genonaut.core.text import pace
+
 _STEP_S = 0.5
 
 
@@ -40,16 +42,4 @@ class Pace:
         elapsed = time.monotonic() - self._began
         if not self._count or elapsed <= 0:
             return ""
-        rate = self._count / elapsed
-        return f"{rate:.1f} a second, {duration(max(0, left) / rate)} left"
-
-
-def duration(seconds: float) -> str:
-    """Say a duration as people do: ``40 s``, ``5 min``, ``3 h 20 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    if not hours:
-        return f"{minutes} min"
-    return f"{hours} h {rest} min" if rest else f"{hours} h"
+        return pace(self._count / elapsed, left)

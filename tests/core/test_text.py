@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genonaut.core.text import storable, storable_json
+from genonaut.core.text import duration, pace, storable, storable_json
 
 
 @given(st.text(st.characters(codec=None)))
@@ -36,3 +36,16 @@ def test_good_text_stays_as_it_is():
 def test_any_value_becomes_json(value, kept):
     assert storable_json(value) == kept
     json.dumps(kept, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (3600, "1 h"), (12000, "3 h 20 min")],
+)
+def test_durations_are_said_as_people_do(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_how_fast_work_goes_and_what_is_left():
+    assert pace(12.34, 617) == "12.3 a second, 50 s left"
+    assert pace(1, -5).endswith(" 0 s left")

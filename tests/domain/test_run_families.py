@@ -97,7 +97,16 @@ def test_children_show_how_far_they_are_together(family, database, reload):
             run_attempts.report(session, held, progress={"done": done, "total": 4})
             run_families.show_sum(session, parent.id)
     shown = reload(parent).progress
-    assert shown == {"phase": "waiting_for_children", "total": 8, "done": 5, "percent": 62}
+    assert shown["phase"] == "waiting_for_children"
+    assert (shown["total"], shown["done"], shown["percent"]) == (8, 5, 62)
+
+
+def test_children_show_how_fast_they_are_together(committed_database, family, reload):
+    parent, one, _ = family
+    with committed_database.transaction() as session:
+        run_attempts.report(session, one, progress={"done": 3, "total": 4})
+        run_families.show_sum(session, parent.id)
+    assert " a second, " in reload(parent).progress["message"]
 
 
 def test_a_cancel_reaches_those_the_run_started(family, make_run, database, reload):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from genonaut.worker.pace import Pace, duration
+from genonaut.worker.pace import Pace
 
 
 def test_items_keep_to_a_rate_and_the_wait_can_be_ended():
@@ -41,11 +41,3 @@ def test_it_says_how_fast_and_how_long():
     pace.next(lambda: None)
     assert " a second, " in pace.words(10)
     assert pace.words(10).endswith(" left")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (3600, "1 h"), (12000, "3 h 20 min")],
-)
-def test_durations_are_said_as_people_do(seconds, words):
-    assert duration(seconds) == words

@@ -15,7 +15,7 @@ from genonaut.api.routes.content import PICTURE, Position
 from genonaut.core.errors import NotFoundError
 from genonaut.core.thumbnails import ThumbSpec
 from genonaut.db.models import ContentImage
-from genonaut.domain import content, runs, thumbnail_counts
+from genonaut.domain import content, orphans, runs, thumbnail_counts
 from genonaut.domain import thumbnails as rules
 from genonaut.domain.runs import Trigger
 from genonaut.domain.users import Role
@@ -78,7 +78,7 @@ def thumbnail(
     """Send a thumbnail as WebP, AVIF or JPEG, whichever there is that `Accept` likes best.
 
     It may be made anew, so only the versioned URL is kept for long. One that every image should
-    have and this one lacks is made now: 202, and a placeholder.
+    have and this one lacks, or whose file is lost, is made now: 202, and a placeholder.
     """
     settings = services.settings
     usual = rules.standard(settings.thumbnail_sizes, settings.thumbnail_formats)
@@ -88,9 +88,7 @@ def thumbnail(
         if sized is None:
             _have_made(session, row, size, usual)
     if sized is None:
-        headers = {"Retry-After": str(_RETRY_AFTER_S), "Cache-Control": "no-store"}
-        drawn = thumbnails.placeholder(row, size)
-        return Response(drawn, 202, headers, "image/svg+xml")
+        return _placeholder(row, size)
     mime, made = sized.best(request.headers.get("accept"))
     name, _, extension = made["key"].rpartition("/")[2].partition(".")
     picture = Picture(
@@ -101,7 +99,19 @@ def thumbnail(
         immutable=v == sized.version,
         varies_by_type=True,
     )
-    return files.respond(services.storage, picture, request.headers, request.method)
+    try:
+        return files.respond(services.storage, picture, request.headers, request.method)
+    except NotFoundError:  # the file is lost
+        with caller.transaction() as (session, who):
+            row = content.visible_image(session, who.user_id, content_id, position)
+            orphans.want_again(session, [row.id])
+            _have_made(session, row, size, usual)
+        return _placeholder(row, size)
+
+
+def _placeholder(row: ContentImage, size: int) -> Response:
+    headers = {"Retry-After": str(_RETRY_AFTER_S), "Cache-Control": "no-store"}
+    return Response(thumbnails.placeholder(row, size), 202, headers, "image/svg+xml")
 
 
 def _have_made(session: Session, row: ContentImage, size: int, usual: ThumbSpec) -> None:
