@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from genonaut.core import imaging
 from genonaut.core.errors import UnreadableImageError
+from genonaut.core.thumbnails import ThumbSpec, thumbnails
 from genonaut.db.models import (
     AbandonedPrompt,
     Base,
@@ -26,7 +27,7 @@ from genonaut.db.models import (
     TaskRun,
     UserNotification,
 )
-from genonaut.worker.pictures import THUMBNAILS
+from genonaut.domain.thumbnails import standard
 from tests.reliability.rig import Rig
 from tests.reliability.soak.desk import Asked
 
@@ -118,7 +119,9 @@ def gather(rig: Rig, asked: Asked) -> Books:
     outputs = list(_outputs(rig.comfy.output, {job.id: job for job in books.jobs}))
     books.drawings = len(outputs)
     if books.stray_files():
-        books.drawn = origins(outputs)
+        chosen = rig.settings()
+        spec = standard(chosen.thumbnail_sizes, chosen.thumbnail_formats)
+        books.drawn = origins(outputs, spec)
     books.keys = _keys(rig)
     return books
 
@@ -145,7 +148,7 @@ def files(root: Path) -> Iterator[File]:
             )
 
 
-def origins(outputs: Iterable[Path]) -> dict[str, set[Drawn]]:
+def origins(outputs: Iterable[Path], spec: ThumbSpec) -> dict[str, set[Drawn]]:
     """Find out which files a worker makes of what ComfyUI drew."""
     found: dict[str, set[Drawn]] = defaultdict(set)
     for path in outputs:
@@ -156,7 +159,7 @@ def origins(outputs: Iterable[Path]) -> dict[str, set[Drawn]]:
             clean = imaging.strip_metadata(raw, imaging.inspect(raw))
         except UnreadableImageError:  # ComfyUI was killed while it wrote
             continue
-        made = [clean, *(each.data for each in imaging.thumbnails(clean, THUMBNAILS).values())]
+        made = [clean, *(each.data for each in thumbnails(clean, spec).values())]
         for data in made:
             drawn = Drawn(int(named["job"]), named["prompt"])
             found[hashlib.sha256(data).hexdigest()].add(drawn)

@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from genonaut.clients.storage import LocalStorage
 from genonaut.core import imaging
-from genonaut.worker.pictures import THUMBNAILS
+from genonaut.core.thumbnails import ThumbSpec, thumbnails
 from tests.reliability.program import until
 from tests.reliability.rig import Rig
 from tests.reliability.soak.audit import (
@@ -20,6 +20,7 @@ from tests.reliability.soak.audit import (
 from tests.reliability.soak.books import Drawn, files, gather, origins
 from tests.reliability.soak.desk import Asked
 
+SPEC = ThumbSpec()
 PROMPT = "0b0e3c52-6a4e-4f0b-9a53-1c8f0f5f7a11"
 
 
@@ -39,9 +40,9 @@ def test_every_file_of_a_picture_leads_back_to_its_prompt(tmp_path: Path, drawn:
     storage = LocalStorage(tmp_path / "storage", min_free_bytes=0)
     clean = imaging.strip_metadata(drawn, imaging.inspect(drawn))
     storage.put(clean, mime="image/png")
-    for each in imaging.thumbnails(clean, THUMBNAILS).values():
+    for each in thumbnails(clean, SPEC).values():
         storage.put(each.data, mime=each.mime)
-    found = origins([output])
+    found = origins([output], SPEC)
     stored = list(files(tmp_path / "storage"))
     assert len(stored) >= 2
     assert [found[file.sha256] for file in stored] == [{Drawn(12, PROMPT)}] * len(stored)
@@ -51,7 +52,7 @@ def test_every_file_of_a_picture_leads_back_to_its_prompt(tmp_path: Path, drawn:
 def test_what_comfyui_had_not_finished_is_nobodys(tmp_path: Path, drawn: bytes):
     output = tmp_path / f"12-{PROMPT}_00001_.png"
     output.write_bytes(drawn[:60])
-    assert origins([output]) == {}
+    assert origins([output], SPEC) == {}
 
 
 @pytest.mark.slow
