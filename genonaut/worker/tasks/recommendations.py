@@ -144,7 +144,10 @@ def refresh(ctx: TaskContext, params: Params) -> Result:
         if at and at.generation and not generations.is_there(session, at.generation):
             at = None
         current = generations.current(session)
-        found = generations.fingerprint(session, weights=repr(weights), seed=params.seed, **said)
+        found = {}
+        if params.scope is Scope.ALL:
+            also = {"weights": repr(weights), "seed": params.seed, **said}
+            found = generations.fingerprint(session, **also)
         if at is None:
             at = At(as_of=session.scalars(select(func.now())).one())
             same = current is not None and current.fingerprint == found
