@@ -20,7 +20,13 @@ from genonaut.core.text import storable
 from genonaut.db.models import RunFailure, TaskRun
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.run_families import copy_failures
-from genonaut.domain.runs import RUNS, WAITING_FOR_CHILDREN, let_next_begin, wake
+from genonaut.domain.runs import (
+    RUNS,
+    WAITING_FOR_CHILDREN,
+    let_next_begin,
+    tell_of_failure,
+    wake,
+)
 
 MAX_MESSAGE = 2000
 MAX_REF = 255
@@ -165,6 +171,7 @@ def fail(session: Session, held: RunClaim, *, code: str, message: str, **columns
     except ConflictError:
         cancelled(session, held, **columns)
         return
+    tell_of_failure(session, ended)
     let_next_begin(session, ended)
 
 

@@ -12,7 +12,14 @@ from genonaut.domain import repairs, run_attempts
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.repairs import Conditions, Limits, Rule, Verdict
 from genonaut.domain.run_attempts import RunClaim
-from genonaut.domain.runs import RUNS, begin_held_back, close_cancelled, is_busy, let_next_begin
+from genonaut.domain.runs import (
+    RUNS,
+    begin_held_back,
+    close_cancelled,
+    is_busy,
+    let_next_begin,
+    tell_of_failure,
+)
 
 
 def _close_cancelled(
@@ -47,6 +54,8 @@ def _take_back(
     if verdict.becomes is Status.FAILED:
         values |= {"error_code": "worker_lost", "error_message": verdict.why}
     ended = RUNS.move(session, run.id, verdict.becomes, when=when, **values)
+    if verdict.becomes is Status.FAILED:
+        tell_of_failure(session, ended)
     let_next_begin(session, ended)
     return verdict.becomes
 
@@ -97,6 +106,7 @@ def _fail_unknown(
     ended = RUNS.move(
         session, run.id, Status.FAILED, error_code="unknown_task", error_message=verdict.why
     )
+    tell_of_failure(session, ended)
     let_next_begin(session, ended)
     return Status.FAILED
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Select, func, literal, select
 from sqlalchemy.orm import Session
 
 from genonaut.api.config import Settings
-from genonaut.domain import abandoned, heartbeats, reaping, repairs
+from genonaut.domain import abandoned, heartbeats, reaping, repairs, schedule_alerts
 from genonaut.domain.delivery import Message, missing
 from genonaut.domain.repairs import Limits, Stale
 from genonaut.worker import discovery, hygiene
@@ -154,7 +154,7 @@ class Repairs:
                 after = swept.last_id
 
     def _forget(self) -> None:
-        """Drop what is too old to matter, now and then."""
+        """Drop what is too old to matter, and tell of schedules that are late, now and then."""
         if time.monotonic() - self._forgot_at < FORGET_EVERY_S:
             return
         self._forgot_at = time.monotonic()
@@ -162,6 +162,7 @@ class Repairs:
             heartbeats.forget_old(session)
             abandoned.forget_old(session)
             repairs.forget_old(session)
+            schedule_alerts.tell_late(session)
 
     def _is_settling(self, session: Session) -> bool:
         return reaping.postgres_is_settling(session, grace_s=self._settings.postgres_grace_s)
