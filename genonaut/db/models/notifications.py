@@ -75,9 +75,7 @@ class UserNotification(Base):
     created_at: Mapped[CreatedAt]
     read_at: Mapped[datetime | None]
     is_hidden: Mapped[bool] = mapped_column(server_default=text("false"))
-    group_id: Mapped[int | None] = mapped_column(
-        ForeignKey("user_notifications.id", ondelete="CASCADE")
-    )
+    group_id: Mapped[int | None] = mapped_column(BigInteger)
     group_until: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(BigInteger, server_default="1")
 
@@ -192,8 +190,7 @@ class NotificationDelivery(Base):
         ),
         Index(
             "ix_notification_deliveries_running",
-            "host",
-            "lane",
+            "id",
             postgresql_where=text("status = 'running'"),
         ),
         Index(
@@ -205,7 +202,9 @@ class NotificationDelivery(Base):
         Index("ix_notification_deliveries_ended", "channel", "completed_at"),
         Index("ix_notification_deliveries_notification_id", "notification_id"),
         Index("ix_notification_deliveries_user_id_id", "user_id", "id"),
-        Index("ix_notification_deliveries_status_id", "status", "id"),
+        Index(
+            "ix_notification_deliveries_failed", "id", postgresql_where=text("status = 'failed'")
+        ),
         Index("ix_notification_deliveries_retry_of", "retry_of"),
         {"postgresql_with": {"fillfactor": "80"}},
     )
