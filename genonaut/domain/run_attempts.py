@@ -19,12 +19,12 @@ from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.core.text import storable
 from genonaut.db.models import RunFailure, TaskRun
 from genonaut.domain.lifecycle import Status
+from genonaut.domain.run_alerts import tell_of_failure
 from genonaut.domain.run_families import copy_failures
 from genonaut.domain.runs import (
     RUNS,
     WAITING_FOR_CHILDREN,
     let_next_begin,
-    tell_of_failure,
     wake,
 )
 

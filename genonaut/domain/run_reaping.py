@@ -11,6 +11,7 @@ from genonaut.db.models import TaskRun
 from genonaut.domain import repairs, run_attempts
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.repairs import Conditions, Limits, Rule, Verdict
+from genonaut.domain.run_alerts import tell_of_failure
 from genonaut.domain.run_attempts import RunClaim
 from genonaut.domain.runs import (
     RUNS,
@@ -18,7 +19,6 @@ from genonaut.domain.runs import (
     close_cancelled,
     is_busy,
     let_next_begin,
-    tell_of_failure,
 )
 
 

@@ -21,8 +21,6 @@ from genonaut.core.events import Event
 from genonaut.core.text import storable
 from genonaut.db.models import RunFailure, TaskRun
 from genonaut.db.session import add_event, savepoint
-from genonaut.domain import notifications
-from genonaut.domain.kinds import Kind
 from genonaut.domain.lifecycle import FINAL, UNFINISHED, Machine, Status
 
 MAX_REASON = 2000
@@ -394,18 +392,6 @@ def wake(session: Session, run_id: int) -> None:
         RUNS.note(
             session, run_id, (TaskRun.status == Status.PENDING, waits), available_at=func.now()
         )
-
-
-def tell_of_failure(session: Session, run: TaskRun) -> None:
-    """Tell operators of a run that has failed; call it in the transaction that ends it."""
-    notifications.tell_operators(
-        session,
-        Kind.RUN_FAILED,
-        dedupe_key=f"run:{run.id}",
-        title=f"{run.task} has failed",
-        body=f"Run {run.id}: {run.error_message}",
-        data={"run_id": run.id, "task": run.task, "code": run.error_code},
-    )
 
 
 def let_next_begin(session: Session, ended: TaskRun) -> TaskRun | None:

@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.db.models import RunFailure
-from genonaut.domain import notifications, run_attempts, runs
+from genonaut.domain import run_attempts, runs
 from genonaut.domain.run_attempts import Failure
 from genonaut.domain.runs import Overlap
 
@@ -135,16 +135,3 @@ def test_a_worker_acts_for_the_claim_it_has_held_long_enough(database, make_run_
         mine = run_attempts.held_by(session, held.run.id, worker="worker-1", for_s=-1)
     assert mine is not None
     assert mine.token == held.token
-
-
-def test_operators_hear_of_a_failed_run_and_of_no_retry(database, make_user, make_run_claim):
-    olga = make_user(role="operator")
-    held = make_run_claim()
-    with database.transaction() as session:
-        assert run_attempts.try_again(session, held, code="x", message="later", first_s=-100)
-    again = make_run_claim(held.run)
-    with database.transaction() as session:
-        run_attempts.fail(session, again, code="x", message="it broke")
-        (told,) = notifications.list_for(session, olga.id)
-    assert (told.kind, told.title) == ("run_failed", "toys.count has failed")
-    assert told.data == {"run_id": held.run.id, "task": "toys.count", "code": "x"}
