@@ -18,6 +18,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import cast as sql_cast
+from sqlalchemy import delete as delete_from
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
@@ -326,7 +327,13 @@ def delete(session: Session, user_id: UUID, notification_id: int) -> None:
 
     Raises: NotFoundError: it does not exist or is another user's.
     """
-    session.delete(one(session, user_id, notification_id))
+    row = one(session, user_id, notification_id)
+    session.execute(
+        delete_from(UserNotification)
+        .where(UserNotification.group_id == row.id)
+        .execution_options(synchronize_session=False)
+    )
+    session.delete(row)
     session.flush()  # it is not counted any more
     _tell_unread(session, user_id)
 

@@ -42,6 +42,7 @@ from genonaut.db.models import (
     IdempotencyKey,
     JobAttempt,
     LoginSession,
+    NotificationDelivery,
     RunFailure,
     Schedule,
     TaskRun,
@@ -161,12 +162,19 @@ def rules(days: Mapping[Kind, int]) -> list[Rule]:
         return [Rule(kind=kind, model=model, at=at, age=age, **values)] if age else []
 
     unread = UserNotification.read_at.is_(None)
+    deliveries = {"deliveries": NotificationDelivery.notification_id}
     token_ended_at = func.least(ApiToken.revoked_at, ApiToken.expires_at)
     none, a_day = timedelta(0), timedelta(days=1)
     return [
-        *aged(Kind.READ_NOTIFICATIONS, UserNotification, UserNotification.read_at),
         *aged(
-            Kind.UNREAD_NOTIFICATIONS, UserNotification, UserNotification.created_at, when=(unread,)
+            Kind.READ_NOTIFICATIONS, UserNotification, UserNotification.read_at, parts=deliveries
+        ),
+        *aged(
+            Kind.UNREAD_NOTIFICATIONS,
+            UserNotification,
+            UserNotification.created_at,
+            when=(unread,),
+            parts=deliveries,
         ),
         *aged(Kind.TIMELINES, JobAttempt, JobAttempt.ended_at, unless=_job_is_not_old),
         *aged(

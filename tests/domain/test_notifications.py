@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from genonaut.core.errors import NotFoundError
-from genonaut.db.models import NotificationDelivery
+from genonaut.db.models import NotificationDelivery, UserNotification
 from genonaut.domain import notifications, preferences
 from genonaut.domain.kinds import Kind
 from genonaut.domain.preferences import Preferences
@@ -205,6 +205,9 @@ def test_jobs_of_one_window_become_one_notice_and_one_message(
     assert [(event.id, event.version) for event in told] == [(lead.id, n) for n in (1, 2, 3)]
     (row,) = planned(database, notify.user)
     assert row.available_at == lead.group_until
+    notifications.delete(session, notify.user.id, lead.id)
+    left = select(UserNotification.id).where(UserNotification.user_id == notify.user.id)
+    assert session.scalars(left).all() == []
 
 
 def test_what_fails_is_never_grouped_and_a_read_group_that_grows_is_unread(

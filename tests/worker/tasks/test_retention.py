@@ -68,7 +68,7 @@ def test_a_dry_run_counts_and_removes_nothing(run_task, fill, left):
     counted, _ = run_task(purge, dry_run=True)
     found = {kind: number for kind, number in counted.removed.items() if number}
     assert found == {"read_notifications": 5, "audit": 3}
-    assert set(counted.removed) == {*Kind, "failed_items"}
+    assert set(counted.removed) == {*Kind, "failed_items", "deliveries"}
     assert (left(UserNotification), left(AuditEntry)) == (7, 3)
 
 
