@@ -344,7 +344,7 @@ def test_no_delete_reaches_rows_that_no_rule_names():
     """A key to a purged table is known to its rule, and an index begins with it."""
     rules = retention.rules(DAYS)
     for table in Base.metadata.tables.values():
-        leading = {next(iter(index.columns)).name for index in table.indexes}
+        leading = {next(iter(index.columns)).name for index in table.indexes if index.columns}
         leading |= {
             next(iter(constraint.columns)).name
             for constraint in table.constraints
