@@ -43,6 +43,7 @@ from genonaut.db.models import (
     JobAttempt,
     LoginSession,
     NotificationDelivery,
+    RecommendationGeneration,
     RunFailure,
     Schedule,
     TaskRun,
@@ -101,6 +102,7 @@ class Rule:
         when: what else must hold, as the index on ``at`` has it.
         unless: what keeps a row that is old enough.
         named_by: columns of the table itself that name another of its rows, which then stays.
+        kept_by: columns of other tables that name one, which then stays.
         parts: rows that belong to one and go before it, by the column that names it.
         is_audited: whether each batch is told of in the audit log.
     """
@@ -112,6 +114,7 @@ class Rule:
     when: tuple[ColumnElement[bool], ...] = ()
     unless: Condition | None = None
     named_by: tuple[InstrumentedAttribute[Any], ...] = ()
+    kept_by: tuple[InstrumentedAttribute[Any], ...] = ()
     parts: Mapping[str, InstrumentedAttribute[Any]] = field(default_factory=dict)
     is_audited: bool = False
 
@@ -184,6 +187,7 @@ def rules(days: Mapping[Kind, int]) -> list[Rule]:
             when=(TaskRun.status.in_(FINAL),),
             unless=_is_last_of_its_schedule,
             named_by=(TaskRun.parent_id, TaskRun.retry_of),
+            kept_by=(RecommendationGeneration.run_id,),
             parts={"failed_items": RunFailure.run_id},
         ),
         *aged(Kind.AUDIT, AuditEntry, AuditEntry.at, is_audited=True),
@@ -239,6 +243,8 @@ def _is_last_of_its_schedule(_: Rule, keys: Keys | None) -> ColumnElement[bool]:
 
 def _goes(rule: Rule) -> ColumnElement[bool]:
     goes = rule.is_old if rule.unless is None else and_(rule.is_old, ~rule.unless(rule, None))
+    for column in rule.kept_by:
+        goes = and_(goes, ~select(column).where(column == rule.key).exists())
     if not rule.named_by:
         return goes
     names = func.unnest(array(list(rule.named_by))).label("key")
@@ -255,6 +261,8 @@ def _going(session: Session, rule: Rule, keys: Keys) -> list[Any]:
     if rule.unless is not None:
         stays = select(rule.key).where(_among(rule.key, keys), rule.unless(rule, keys))
         going -= set(session.scalars(stays))
+    for column in rule.kept_by:
+        going -= set(session.scalars(select(column).where(_among(column, keys))))
     if rule.named_by:
         is_naming = or_(*(_among(column, keys) for column in rule.named_by))
         found = session.execute(select(rule.key, *rule.named_by).where(is_naming))

@@ -19,6 +19,7 @@ from genonaut.db.models import (
     IdempotencyKey,
     JobAttempt,
     LoginSession,
+    RecommendationGeneration,
     RunFailure,
     Schedule,
     TaskRun,
@@ -195,6 +196,13 @@ def test_what_a_run_that_stays_names_stays_and_so_on(database, add, ids, column,
     assert not ids(TaskRun) & {lone[0], lone_retry[0]}
 
 
+def test_the_run_that_made_the_lists_in_use_stays(database, add, ids):
+    (kept,), _ = add(run_row(), run_row())
+    add(RecommendationGeneration(run_id=kept, algorithm="x", as_of=func.now()))
+    assert purge(database, Kind.RUNS) == {"runs": 1}
+    assert ids(TaskRun) == {kept}
+
+
 def test_a_schedule_keeps_its_last_run_and_the_last_that_was_not_skipped(database, add, ids):
     def of(name: str, due: float, status: str = "completed") -> TaskRun:
         return run_row(schedule=name, due_at=ago(due), status=status, ended=due)
@@ -354,7 +362,8 @@ def test_no_delete_reaches_rows_that_no_rule_names():
             for rule in rules:
                 if key.column.table is not rule.model.__table__:
                     continue
-                known = [c.property.columns[0] for c in (*rule.named_by, *rule.parts.values())]
+                named = (*rule.named_by, *rule.kept_by, *rule.parts.values())
+                known = [c.property.columns[0] for c in named]
                 assert any(key.parent is column for column in known), f"{table.name}: {key.parent}"
                 assert key.parent.name in leading, f"no index on {table.name}.{key.parent.name}"
 
