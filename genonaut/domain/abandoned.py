@@ -50,11 +50,12 @@ def take_due(session: Session, *, limit: int) -> list[Abandoned]:
         .order_by(AbandonedPrompt.next_try_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")  # found once: a subquery may be run again, and take more than the limit
     )
     pause_s = func.least(func.power(2, AbandonedPrompt.tries + 1), LONGEST_PAUSE_S)
     rows = session.execute(
         update(AbandonedPrompt)
-        .where(AbandonedPrompt.id.in_(due))
+        .where(AbandonedPrompt.id.in_(select(due.c.id)))
         .values(
             tries=AbandonedPrompt.tries + 1,
             next_try_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause_s),
