@@ -124,3 +124,9 @@ def test_continuous_integration_runs_the_two_targets() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert script.index("make check") < script.index("make test-reliability")
     assert "|| true" not in script
+
+
+def test_of_the_two_targets_one_leaves_out_what_the_other_runs() -> None:
+    quick = 'pytest -m "not slow"'
+    assert quick in (ROOT / "Makefile").read_text()
+    assert 'make test-reliability ARGS="-m slow"\n' in (ROOT / ".ci" / "run").read_text()
