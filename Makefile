@@ -45,7 +45,7 @@ test: $(READY) ## Run all but the slow tests, two at a time; JOBS=1 for one; ARG
 test-reliability: $(READY) ## Kill, freeze and flush things and see that nothing is lost; REPEAT=n
 	@n=0; while [ $$n -lt $(REPEAT) ]; do n=$$((n + 1)); \
 		if [ $(REPEAT) -gt 1 ]; then echo "Run $$n of $(REPEAT)"; fi; \
-		$(PY) -m pytest tests/reliability -n $(JOBS) $(ARGS) || exit 1; \
+		$(PY) -m pytest tests/reliability -n $(JOBS) --dist worksteal $(ARGS) || exit 1; \
 		$(PY) -m pytest tests/cli -m slow -n $(JOBS) --dist loadfile $(ARGS) || exit 1; \
 	done
 
