@@ -34,7 +34,14 @@ from genonaut.domain import deliveries
 from genonaut.domain.delivery import Message, Outbox, fixed
 from genonaut.domain.lifecycle import Status
 from genonaut.worker.queue_app import celery
-from genonaut.worker.queues import DELIVER, GENERATION, NOTIFICATIONS, RUN_COMFY_JOB
+from genonaut.worker.queues import (
+    DEFAULT,
+    DELIVER,
+    GENERATION,
+    NOTIFICATIONS,
+    QUEUES,
+    RUN_COMFY_JOB,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +128,7 @@ class Broker:
                         message.task,
                         args=[message.row_id],
                         task_id=message.task_id,
-                        queue=message.queue,
+                        queue=queue_of(message),
                         producer=self._sender,
                         declare=(),  # the queue is a list that Redis makes by itself
                         retry=False,
@@ -183,6 +190,11 @@ class Broker:
             with suppress(Exception):
                 self._connection.collect(socket_timeout=0.1)
             self._connection = self._sender = None
+
+
+def queue_of(message: Message) -> str:
+    """Give the queue a message goes to: one that was renamed since has no worker any more."""
+    return message.queue if message.queue in QUEUES else DEFAULT
 
 
 def _task_id(raw: bytes) -> str | None:

@@ -20,7 +20,14 @@ from genonaut.domain import abandoned, heartbeats, reaping, repairs, schedule_al
 from genonaut.domain.delivery import Message, missing
 from genonaut.domain.repairs import Limits, Stale
 from genonaut.worker import discovery, hygiene
-from genonaut.worker.dispatch import OUTBOXES, Begin, Broker, BrokerUnavailableError, publish
+from genonaut.worker.dispatch import (
+    OUTBOXES,
+    Begin,
+    Broker,
+    BrokerUnavailableError,
+    publish,
+    queue_of,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -226,7 +233,7 @@ class Repairs:
             return []
         self._looked_at = time.monotonic()
         held: set[str] = set()
-        for queue in {message.queue for message in overdue}:
+        for queue in {queue_of(message) for message in overdue}:
             held |= self._broker.held_task_ids(queue, delivered_within_s=after_s)
         return missing(overdue, held)[:BATCH]
 

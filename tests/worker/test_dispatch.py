@@ -249,3 +249,11 @@ def test_many_are_sent_at_once_in_order_to_the_queue_of_each(broker, redis_clien
         ids = [json.loads(item)["headers"]["id"] for item in reversed(raw)]
         assert ids == [f"id{n}" for n in range(offset, 500, 2)]
     broker.send([])
+
+
+def test_what_was_meant_for_a_queue_that_is_gone_stops_nothing(broker, redis_client, settings):
+    broker.send(
+        [Message("run", n, "toys.count", ("gone", "default")[n], f"id{n}", 1) for n in (0, 1)]
+    )
+    assert redis_client.llen(f"{settings.redis_ns}:default") == 2
+    assert broker.held_task_ids("default", delivered_within_s=60) == {"id0", "id1"}
