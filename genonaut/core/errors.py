@@ -162,7 +162,9 @@ class DeliveryRefusedError(GenonautError):
 
     code = "refused"
 
-    def __init__(self, message: str, *, code: str | None = None, is_gone: bool = False) -> None:
+    def __init__(
+        self, message: str = "", *, code: str | None = None, is_gone: bool = False
+    ) -> None:
         super().__init__(message, code=code)
         self.is_gone = is_gone
 
@@ -173,7 +175,11 @@ class DeliveryFailedError(RetryableError):
     code = "not_taken"
 
     def __init__(
-        self, message: str, *, code: str | None = None, retry_after_s: float | None = None
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s

@@ -48,6 +48,8 @@ def plans(database):
         seen = []
         with database.transaction() as session:
             connection = session.connection()
+            # Of a table with few rows the planner would read all; with many it may not.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
 
             def note(_, __, statement, parameters, *___):
                 seen.append((statement, parameters))
@@ -66,7 +68,7 @@ def plans(database):
 
 
 def check(plan: str) -> None:
-    assert not re.search(r"Seq Scan on (generation_jobs|task_runs)", plan), plan
+    assert "Seq Scan" not in plan, plan
     assert PARTIAL.search(plan), plan
 
 

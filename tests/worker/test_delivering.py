@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
-from sqlalchemy import update
+from sqlalchemy import func, update
 from standardwebhooks import Webhook as Verifier
 
 from genonaut.api.config import load_settings
@@ -96,7 +96,7 @@ def again(database, row) -> None:
         session.execute(
             update(NotificationDelivery)
             .where(NotificationDelivery.id == row.id)
-            .values(available_at=datetime.now(UTC) - timedelta(seconds=1))
+            .values(available_at=func.now())
         )
 
 
