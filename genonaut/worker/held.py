@@ -1,7 +1,8 @@
 """Look at and write a claimed row, through a database that may be away for a while."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -12,7 +13,8 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from genonaut.core.errors import LeaseLostError
+from genonaut.clients.storage import Guard
+from genonaut.core.errors import LeaseLostError, RetryableError
 from genonaut.db.models import GenerationJob
 from genonaut.db.session import Database
 from genonaut.domain.attempts import Claim
@@ -49,6 +51,40 @@ def claim_patiently(
                 raise
             log.warning("claim_waits", id=row_id, reason=str(error)[:200])
             time.sleep(1)
+
+
+def guard_patiently(guard: Guard) -> Guard:
+    """Give what a store holds while it puts a file, waiting for a database that restarts.
+
+    That the lock is lost while the file is written is no matter: what was put just now is too
+    young to be removed.
+    """
+
+    @contextmanager
+    def hold(digest: str) -> Iterator[None]:
+        lock = _taken(guard, digest)
+        try:
+            yield
+        finally:
+            with suppress(*DATABASE_AWAY):
+                lock.close()
+
+    return hold
+
+
+def _taken(guard: Guard, digest: str) -> ExitStack:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        lock = ExitStack()
+        try:
+            lock.enter_context(guard(digest))
+        except DATABASE_AWAY as error:
+            if time.monotonic() > deadline:
+                raise RetryableError("the database does not answer") from error
+            log.warning("store_waits", reason=str(error)[:200])
+            time.sleep(1)
+        else:
+            return lock
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from genonaut.clients.bus import EventPublisher
 from genonaut.clients.storage import Storage, open_storage
 from genonaut.db.session import Database
 from genonaut.domain import orphans
+from genonaut.worker.held import guard_patiently
 from genonaut.worker.rendering import Renderer
 
 
@@ -27,7 +28,8 @@ class Services:
         database = Database.connect(settings.database_url, pool_size=3)
         events = EventPublisher(settings.redis_url, settings.redis_ns)
         database.sinks.append(events.publish)
-        storage = open_storage(settings, guard=orphans.storing(database))
+        guard = guard_patiently(orphans.storing(database))
+        storage = open_storage(settings, guard=guard)
         return cls(settings, database, events, storage)
 
     def after_fork(self) -> None:
