@@ -8,7 +8,8 @@ A run goes only after every run that names it, as the one that started it or tha
 one that names is always the younger, so runs go youngest first, and a chain of them in one walk.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -103,7 +104,8 @@ class Rule:
         unless: what keeps a row that is old enough.
         named_by: columns of the table itself that name another of its rows, which then stays.
         kept_by: columns of other tables that name one, which then stays.
-        parts: rows that belong to one and go before it, by the column that names it.
+        parts: rows that belong to one and go with it, by the column that names it; of rows that
+            go youngest first.
         is_audited: whether each batch is told of in the audit log.
     """
 
@@ -304,9 +306,10 @@ def begin(session: Session, rule: Rule) -> Cursor | None:
 def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) -> Step:
     """Remove the next rows that are old, at most ``limit`` of them and of their parts together.
 
-    Who else holds a row keeps it for this walk. Rows with parts lose these first, a batch at a
-    time; one that comes to be named between two batches stays without. Each statement has 150 ms,
-    so that no lock is held for long: see :func:`is_out_of_time`.
+    Who else holds a row keeps it for this walk. A row goes together with its parts; one with more
+    parts than a batch may remove loses these first, and stays without them if it comes to be named
+    meanwhile. Each statement has 150 ms, so that no lock is held for long: see
+    :func:`is_out_of_time`.
     """
     session.execute(_SHORT)
     found = session.execute(_next_old(rule, after, limit)).all()
@@ -316,18 +319,29 @@ def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) ->
     keys = [_one(row[-own:], lambda *values: values) for row in found]
     # In statements of their own: their snapshot is younger than the locks, so whoever came to name
     # one of these rows is seen, and nobody comes any more.
-    keys = _going(session, rule, keys)
-    for kind, owner in rule.parts.items():
-        gone = _remove_parts(session, owner, keys, limit)
-        if gone:
-            return Step({kind: gone}, is_last=False, after=after)
-    if keys:
-        gone_too = delete(rule.model).where(_among(rule.key, keys))
-        session.execute(gone_too.execution_options(synchronize_session=False))
-    if keys and rule.is_audited:
-        _tell(session, rule, found)
-    removed = {rule.kind.value: len(keys)} if keys else {}
-    return Step(removed, is_last=len(found) < limit, after=tuple(found[-1]))
+    going = set(_going(session, rule, keys))
+    parts = _count_parts(session, rule, going, limit)
+    taken: list[Any] = []
+    room = limit
+    for key, row in zip(keys, found, strict=True):
+        needed = 1 + parts[key] if key in going else 0
+        if needed > room:
+            if not taken:
+                return Step(_remove_parts(session, rule, [key], limit), is_last=False, after=after)
+            break
+        room -= needed
+        after = tuple(row)
+        if key in going:
+            taken.append(key)
+    removed = _remove_parts(session, rule, taken, limit) if parts else {}
+    if taken:
+        gone = delete(rule.model).where(_among(rule.key, taken))
+        session.execute(gone.execution_options(synchronize_session=False))
+        removed[rule.kind.value] = len(taken)
+        if rule.is_audited:
+            _tell(session, rule, found)
+    is_last = len(found) < limit and after == tuple(found[-1])
+    return Step(removed, is_last=is_last, after=after)
 
 
 def _next_old(rule: Rule, after: Cursor | None, limit: int) -> Select[Any]:
@@ -339,18 +353,30 @@ def _next_old(rule: Rule, after: Cursor | None, limit: int) -> Select[Any]:
     return query.order_by(*order).limit(limit).with_for_update(skip_locked=True, of=rule.model)
 
 
-def _remove_parts(
-    session: Session, owner: InstrumentedAttribute[Any], keys: Keys, limit: int
-) -> int:
-    part: Any = owner.class_
-    some = select(part.id).where(_among(owner, keys)).limit(limit)
-    gone = session.scalars(
-        delete(part)
-        .where(part.id.in_(some))
-        .returning(part.id)
-        .execution_options(synchronize_session=False)
-    )
-    return len(gone.all())
+def _count_parts(session: Session, rule: Rule, keys: Collection[Any], limit: int) -> Counter[Any]:
+    """Count the parts of rows in the order in which these go, up to the first that are too many."""
+    counted: Counter[Any] = Counter()
+    for owner in rule.parts.values():
+        owners = select(owner).where(_among(owner, sorted(keys))).order_by(owner.desc())
+        counted.update(session.scalars(owners.limit(limit + 1)))
+    return counted
+
+
+def _remove_parts(session: Session, rule: Rule, keys: Keys, limit: int) -> dict[str, int]:
+    """Remove at most ``limit`` parts of each kind; count them."""
+    removed = {}
+    for kind, owner in rule.parts.items():
+        part: Any = owner.class_
+        some = select(part.id).where(_among(owner, keys)).limit(limit)
+        gone = session.scalars(
+            delete(part)
+            .where(part.id.in_(some))
+            .returning(part.id)
+            .execution_options(synchronize_session=False)
+        ).all()
+        if gone:
+            removed[kind] = len(gone)
+    return removed
 
 
 def _tell(session: Session, rule: Rule, found: Sequence[Any]) -> None:

@@ -183,6 +183,19 @@ def test_a_finished_run_goes_with_its_failed_items_in_batches(database, add, ids
     assert len(ids(RunFailure)) == 2
 
 
+def test_a_run_goes_with_its_failed_items_so_that_nobody_finds_it_without_them(database, add):
+    (first,), (second,) = add(run_row(), run_row())
+    add(*[RunFailure(run_id=run, ref=str(n), error="e") for run in (first, second) for n in (1, 2)])
+    rule = rule_of(Kind.RUNS)
+    with database.transaction() as session:
+        after = retention.begin(session, rule)
+        step = retention.remove(session, rule, after=after, limit=5)
+        assert (step.removed, step.is_last) == ({"failed_items": 2, "runs": 1}, False)
+        assert session.get(TaskRun, first) is not None
+        step = retention.remove(session, rule, after=step.after, limit=5)
+        assert step.removed == {"failed_items": 2, "runs": 1}
+
+
 @pytest.mark.parametrize("column", ["parent_id", "retry_of"])
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 def test_what_a_run_that_stays_names_stays_and_so_on(database, add, ids, column, limit):
