@@ -35,6 +35,7 @@ def task_services(
     services = Services(made.settings, database, made.events, made.storage)
     monkeypatch.setattr(run, "ROW_EVERY_S", 0)
     yield services
+    services.renderer.close()
     services.events.close()
 
 

@@ -69,6 +69,7 @@ def make_services(
 
     yield make
     for services in made:
+        services.renderer.close()
         services.database.close()
         services.events.close()
 

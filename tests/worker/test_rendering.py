@@ -57,6 +57,16 @@ SLOW = ThumbSpec(sizes=(4096,), formats=("avif", "webp"), method=6, quality=100)
 """How to make something of it that takes seconds."""
 
 
+@pytest.fixture(autouse=True)
+def others(monkeypatch):
+    """The children that were there before: another test's business."""
+    monkeypatch.setitem(OTHERS, "pids", frozenset())
+    monkeypatch.setitem(OTHERS, "pids", frozenset(children()))
+
+
+OTHERS = {"pids": frozenset()}
+
+
 def children():
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -66,7 +76,7 @@ def children():
                 line = (stat.parent / "cmdline").read_bytes()
                 if b"rendering_child" in line:
                     found.append(int(stat.parent.name))
-    return found
+    return [pid for pid in found if pid not in OTHERS["pids"]]
 
 
 def cpu_s(pid):
