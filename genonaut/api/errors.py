@@ -61,9 +61,9 @@ def install(app: FastAPI) -> None:
     """Answer each kind of error; what is left over is the middleware's."""
     app.add_exception_handler(GenonautError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, http)
     for kind in (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError):
-        app.add_exception_handler(kind, _database)
+        app.add_exception_handler(kind, database_unavailable)
 
 
 async def _ours(_: Request, error: Exception) -> Response:
@@ -137,7 +137,8 @@ def _where(item: dict[str, str]) -> str:
     return name.removeprefix("#/").replace("/", ".").removeprefix("#") or "body"
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def http(_: Request, error: Exception) -> Response:
+    """Answer what the routes themselves refuse."""
     if not isinstance(error, HTTPException):
         return unexpected(error)
     status = error.status_code
@@ -149,6 +150,7 @@ async def _http(_: Request, error: Exception) -> Response:
     return problem(status, _CODES.get(status, "http_error"), detail, headers=error.headers)
 
 
-async def _database(_: Request, error: Exception) -> Response:
+async def database_unavailable(_: Request, error: Exception) -> Response:
+    """Say that PostgreSQL is away, and note it."""
     log.warning("database_unavailable", error=type(error).__name__)
     return unavailable("the database does not answer; try again shortly", "database_unavailable")

@@ -202,29 +202,31 @@ class Live:
     @asynccontextmanager
     async def watching(
         self,
-        topic: str,
-        *,
+        *topics: str,
         login: LoginId | None,
         role: Role = Role.USER,
         previews_of: int | None = None,
     ) -> AsyncIterator[Mailbox]:
-        """Collect the events of ``topic``; the subscription is confirmed when the block begins.
+        """Collect the events of ``topics``; the subscription is confirmed when the block begins.
 
         If Redis is away the block begins all the same, and the rows are read every few seconds.
         A ``login`` that ends, or loses the ``role``, ends what is collected.
         """
         mailbox = Mailbox(login, role=role)
-        self._mailboxes.setdefault(topic, set()).add(mailbox)
+        for topic in topics:
+            self._mailboxes.setdefault(topic, set()).add(mailbox)
         try:
-            await self._subscriber.watch(topic, mailbox.offer)
+            for topic in topics:
+                await self._subscriber.watch(topic, mailbox.offer)
             if previews_of is not None:
                 await self._subscriber.watch_previews(previews_of, mailbox.offer_frame)
             yield mailbox
         finally:
-            self._mailboxes[topic].discard(mailbox)
-            if not self._mailboxes[topic]:
-                del self._mailboxes[topic]
-            await self._subscriber.unwatch(topic, mailbox.offer)
+            for topic in topics:
+                self._mailboxes[topic].discard(mailbox)
+                if not self._mailboxes[topic]:
+                    del self._mailboxes[topic]
+                await self._subscriber.unwatch(topic, mailbox.offer)
             if previews_of is not None:
                 await self._subscriber.unwatch_previews(previews_of, mailbox.offer_frame)
 

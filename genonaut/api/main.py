@@ -3,12 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI
-from starlette.staticfiles import StaticFiles
 
 import genonaut
 from genonaut.api import auth, errors, openapi
@@ -28,7 +26,6 @@ from genonaut.api.routes import (
     notification_settings,
     notifications,
     operations,
-    pages,
     recommendations,
     runs,
     schedules,
@@ -39,14 +36,13 @@ from genonaut.api.routes import (
     thumbnails,
     webhooks,
 )
+from genonaut.api.web import pages
 from genonaut.clients.bus import EventPublisher, EventSubscriber
 from genonaut.clients.storage import open_storage
 from genonaut.core.log import configure_logging
 from genonaut.db.session import Database
 from genonaut.worker import discovery
 from genonaut.worker.dispatch import Dispatcher
-
-WEB = Path(__file__).parent / "web"
 
 # A request meets a frozen PostgreSQL twice: on the connection it has, and making another.
 _CONNECT_TIMEOUT_S = 2
@@ -109,9 +105,9 @@ def create_app(
     for module in (*made, *own, *admin):
         resources.include_router(module.router)
     app.include_router(resources)
-    for root in (health, webhooks, sockets, pages, mail_links):
+    for root in (health, webhooks, sockets, mail_links):
         app.include_router(root.router)
-    app.mount("/assets", StaticFiles(directory=WEB / "assets"), name="assets")
+    pages.install(app)
     return app
 
 

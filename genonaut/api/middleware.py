@@ -26,8 +26,8 @@ SECURITY_HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
 CSP = (
-    b"default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
-    b" frame-ancestors 'none'; base-uri 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
+    b" connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 
 
@@ -60,7 +60,7 @@ class Envelope:
                 if b"content-security-policy" not in kinds:
                     headers.append((b"content-security-policy", CSP))
                 if b"cache-control" not in kinds:
-                    headers.append((b"cache-control", _caching(scope["path"])))
+                    headers.append((b"cache-control", _caching(scope, status)))
             await send(message)
 
         bind_contextvars(request_id=request_id)
@@ -81,8 +81,12 @@ class Envelope:
             unbind_contextvars("request_id")
 
 
-def _caching(path: str) -> bytes:
-    return b"public, no-cache" if path.startswith("/assets/") else b"no-store"
+def _caching(scope: Scope, status: int) -> bytes:
+    """Let browsers keep assets: for good under an address that has their hash in it."""
+    if not scope["path"].startswith("/assets/"):
+        return b"no-store"
+    is_hashed = status < 400 and scope["query_string"].startswith(b"v=")
+    return b"public, max-age=31536000, immutable" if is_hashed else b"public, no-cache"
 
 
 class BodyLimit:

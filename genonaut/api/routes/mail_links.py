@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse, Response
 
 from genonaut.api.deps import Services, ServicesDep
-from genonaut.api.routes.pages import render
+from genonaut.api.web.rendering import render
 from genonaut.core.errors import InvalidInputError
 from genonaut.domain import addresses, signing
 
@@ -56,11 +56,13 @@ def verify(services: ServicesDep, token: TokenParam = "") -> Response:
 
 
 def _ask(services: Services, token: str, page: str, question: str, yes: str) -> HTMLResponse:
-    return render("mail_link.html", services, token=token, page=page, question=question, yes=yes)
+    return render(
+        "mail_link.html", services.settings, token=token, page=page, question=question, yes=yes
+    )
 
 
 def _told(services: Services, words: str, status: int = 200) -> HTMLResponse:
-    return render("mail_link.html", services, status=status, question=words, page=None)
+    return render("mail_link.html", services.settings, status=status, question=words, page=None)
 
 
 def _over(services: Services) -> HTMLResponse:

@@ -91,11 +91,23 @@ async def job_socket(socket: WebSocket, job_id: str) -> None:
 
 @router.websocket("/ws/me")
 async def my_socket(socket: WebSocket) -> None:
-    """Send one's unfinished jobs and unread count, then every change and notification."""
+    """Send one's unfinished jobs and unread count, then every change and notification.
+
+    With `?runs=1` auditors are sent what `/ws/admin` sends, too: a page needs one socket only.
+    """
     services: Services = socket.app.state.services
+    with_runs = socket.query_params.get("runs") in {"1", "true"}
+    least = Role.AUDITOR if with_runs else Role.USER
     await socket.accept()
     try:
-        who = await _read(services, _credentials(socket, services).authenticate)
+        credentials = _credentials(socket, services)
+
+        def enter(session: Session) -> Principal:
+            who = credentials.authenticate(session)
+            who.require(least)
+            return who
+
+        who = await _read(services, enter)
 
         def snapshot(session: Session) -> _Snapshot:
             jobs = generation.list_for(
@@ -105,10 +117,15 @@ async def my_socket(socket: WebSocket) -> None:
                 "jobs": [generation.public(job) for job in jobs],
                 "unread": notifications.unread_count(session, who.user_id),
             }
-            known = tuple(("job", job.id, job.version, False) for job in jobs)
-            return _Snapshot(snapshot_text(None, 0, data, final=False), known)
+            known = [("job", job.id, job.version, False) for job in jobs]
+            if with_runs:
+                all_runs = _all_runs(session)
+                data.update(all_runs.data)
+                known += all_runs.known
+            return _Snapshot(snapshot_text(None, 0, data, final=False), tuple(known))
 
-        async with services.live.watching(f"user:{who.user_id}", login=who.login) as mailbox:
+        topics = [f"user:{who.user_id}", *([ADMIN] if with_runs else [])]
+        async with services.live.watching(*topics, login=who.login, role=least) as mailbox:
             await _serve(socket, services, mailbox, snapshot, until_final=False)
     except _Refused as refused:
         await _close(socket, refused.code, str(refused))
@@ -159,16 +176,8 @@ async def admin_socket(socket: WebSocket) -> None:
             return who
 
         def snapshot(session: Session) -> _Snapshot:
-            found = runs.list_runs(session, statuses=tuple(UNFINISHED), limit=_SNAPSHOT_ROWS)
-            data: dict[str, Any] = {
-                "runs": [runs.public(run) for run in found],
-                "queues": {
-                    state.queue: state.public()
-                    for state in health.queues(session, QUEUES, job_queue=GENERATION)
-                },
-            }
-            known = tuple(("run", run.id, run.version, False) for run in found)
-            return _Snapshot(snapshot_text(None, 0, data, final=False), known)
+            found = _all_runs(session)
+            return _Snapshot(snapshot_text(None, 0, found.data, final=False), tuple(found.known))
 
         who = await _read(services, enter)
         async with services.live.watching(ADMIN, login=who.login, role=Role.AUDITOR) as mailbox:
@@ -182,6 +191,24 @@ async def unknown_socket(socket: WebSocket, rest: str) -> None:  # noqa: ARG001 
     """Say that there is no such socket; a refused handshake would not tell."""
     await socket.accept()
     await _close(socket, UNKNOWN, "there is nothing at this address")
+
+
+@dataclass(frozen=True, slots=True)
+class _AllRuns:
+    """What auditors are shown first."""
+
+    data: dict[str, Any]
+    known: list[tuple[str, int, int, bool]]
+
+
+def _all_runs(session: Session) -> _AllRuns:
+    found = runs.list_runs(session, statuses=tuple(UNFINISHED), limit=_SNAPSHOT_ROWS)
+    queues = health.queues(session, QUEUES, job_queue=GENERATION)
+    data = {
+        "runs": [runs.public(run) for run in found],
+        "queues": {state.queue: state.public() for state in queues},
+    }
+    return _AllRuns(data, [("run", run.id, run.version, False) for run in found])
 
 
 def _row_id(given: str) -> int:

@@ -1,0 +1,1 @@
+"""The pages: rendered here, live over one socket, usable without scripts."""
