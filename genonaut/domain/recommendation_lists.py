@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Uuid, and_, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
@@ -145,16 +145,26 @@ def _has_own(session: Session, user_id: UUID, generation: int | None) -> bool:
 def mark_served(session: Session, user_id: UUID, places: list[Place]) -> None:
     """Remember that a user was shown these; at most once a minute, unless they went further.
 
-    This alone does not make the answer wait for the disk: losing it in a crash does no harm.
+    In between nothing is written, not even a lock: reading again costs a look at one row. And a
+    write does not make the answer wait for the disk: losing it in a crash does no harm.
     """
     if not places or places[-1].generation_id == NEWEST:
         return
     last = places[-1]
-    new = insert(RecommendationServe).values(
-        user_id=user_id, generation_id=last.generation_id, up_to_rank=last.rank
-    )
     served = RecommendationServe
     lately = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, SERVED_AGAIN_AFTER_S)
+    known = select(served.user_id).where(
+        served.user_id == user_id,
+        served.generation_id == last.generation_id,
+        served.up_to_rank >= last.rank,
+        served.last_at >= lately,
+    )
+    new = insert(served).from_select(
+        ["user_id", "generation_id", "up_to_rank"],
+        select(literal(user_id, Uuid()), literal(last.generation_id), literal(last.rank)).where(
+            ~known.exists()
+        ),
+    )
     session.execute(
         new.on_conflict_do_update(
             index_elements=["user_id", "generation_id"],

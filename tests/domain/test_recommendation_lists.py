@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, text, update
 
 from genonaut.db.models import ContentItem, Recommendation, RecommendationServe
 from genonaut.domain import interactions, recommendation_lists
@@ -147,3 +147,32 @@ def test_what_was_served_is_marked_once_a_minute_or_when_it_goes_further(
 
 def test_an_empty_collection_gives_an_empty_list(read):
     assert read() == []
+
+
+def test_a_list_read_again_writes_and_locks_nothing(session, ada, items, put):
+    put(of={ada.id: [items[0].id, items[1].id]})
+    for limit in (2, 2, 1):
+        places = recommendation_lists.read(session, ada.id, limit=limit)
+        recommendation_lists.mark_served(session, ada.id, places)
+    # A row that was locked since it was written bears the locker's number.
+    assert session.scalars(text("SELECT xmax::text FROM recommendation_serves")).one() == "0"
+
+
+def test_a_list_is_found_by_indices_alone(session, ada, items, put):
+    put(of={ada.id: [item.id for item in items]})
+    plans = []
+    connection = session.connection()
+    connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+
+    def note(_, __, statement, parameters, *___):
+        plans.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    places = recommendation_lists.read(session, ada.id)
+    recommendation_lists.mark_served(session, ada.id, places)
+    event.remove(connection, "before_cursor_execute", note)
+    assert len(places) == 6
+    assert len(plans) == 2
+    for statement, parameters in plans:
+        rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+        assert not [row for row in rows if "Seq Scan" in row]
