@@ -130,3 +130,9 @@ def test_what_people_wrote_is_shown_as_they_wrote_it(visit):
     assert "&lt;script&gt;alert(1)" in page.text
     assert "waiting, place 1" in page.text
     assert not INLINE.search(page.text)
+
+
+def test_icons_are_drawn_and_not_written(visit):
+    page = visit("ada").get("/").text
+    assert '<svg class="icon"' in page
+    assert "&lt;svg" not in page

@@ -41,7 +41,7 @@ def asset(name: str) -> str:
 @lru_cache
 def icon(name: str, size: int = 18) -> Markup:
     """Draw an icon of lucide's, as something to look at only: name what it means beside it."""
-    drawn = lucide(name, size=size, aria_hidden="true", focusable="false")
+    drawn = str(lucide(name, size=size, aria_hidden="true", focusable="false"))
     return Markup(drawn.replace("<svg", '<svg class="icon"', 1))  # noqa: S704 - lucide's own file
 
 

@@ -47,6 +47,7 @@ export function connect(path) {
     if (code === 4403 || code === 4404) return show("off", "Not live");
     show("wait", "Reconnecting");
     window.addEventListener("online", found, { once: true });
+    if (!navigator.onLine) return;
     again = setTimeout(() => {
       window.removeEventListener("online", found);
       connect(path);
