@@ -158,3 +158,23 @@ def test_a_socket_ends_with_the_role_and_with_the_login(api, eve, database, make
         session.execute(text("UPDATE users SET is_active = false"))
     for socket in (*ended, own):
         assert closed_with(socket) == 4401
+
+
+def test_one_socket_brings_an_auditor_their_own_rows_and_all_runs(
+    api, ada, eve, database, make_run, claim, sockets, publishing
+):
+    before = make_run()
+    mine = eve.client.post("/api/v1/generation-jobs", json={"prompt": "a fox"}).json()["id"]
+    socket = sockets(f"{api.ws}/ws/me?runs=1", eve)
+    first = hear(socket)["data"]
+    assert [job["id"] for job in first["jobs"]] == [mine]
+    assert [run["id"] for run in first["runs"]] == [before]
+    assert set(first["queues"]) == QUEUES
+    eve.client.post(f"/api/v1/generation-jobs/{mine}/cancel")
+    assert hear(socket)["data"]["status"] == "cancelled"
+    finish(database, claim(before))
+    heard = hear(socket)
+    while heard["type"] != "run" or not heard["final"]:
+        heard = hear(socket)
+    assert (heard["id"], heard["data"]["status"]) == (before, "completed")
+    assert closed_with(sockets(f"{api.ws}/ws/me?runs=1", ada)) == 4403
