@@ -125,6 +125,11 @@ def find_user(session: Session, username: str) -> User:
     return user
 
 
+def name_of(session: Session, user_id: UUID) -> str | None:
+    """Give the name of an account, None when it is gone."""
+    return session.scalar(select(User.username).where(User.id == user_id))
+
+
 def issue_token(session: Session, user_id: UUID, *, name: str, ttl: timedelta | None = None) -> str:
     """Make an API token and give it: the only time it can be read."""
     if not name.strip() or len(name) > 100:

@@ -1,6 +1,7 @@
 """The API as it is served: uvicorn in a thread, real PostgreSQL and Valkey, and its clients."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 import uvicorn
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -232,3 +233,59 @@ def closed_with(socket: ClientConnection) -> int:
             socket.recv(timeout=8)
     except ConnectionClosed as ended:
         return ended.rcvd.code
+
+
+@pytest.fixture
+def visit(api, make_account):
+    """Log somebody in with a browser."""
+    opened = []
+
+    def log_in(username: str, role: Role = Role.USER) -> httpx.Client:
+        account = make_account(username, role)
+        client = httpx.Client(base_url=api.url, timeout=15)
+        client.post("/login", data={"token": account.token})
+        opened.append(client)
+        return client
+
+    yield log_in
+    for client in opened:
+        client.close()
+
+
+def csrf_of(page: httpx.Response) -> str:
+    return re.search(r'name="csrf" value="(\w+)"', page.text).group(1)
+
+
+@pytest.fixture
+def act(visit) -> Callable[..., httpx.Response]:
+    """Post a form as a page of ours does; give the page it leads to."""
+
+    def post(browser: httpx.Client, path: str, **fields: object) -> httpx.Response:
+        token = browser.get("/api/v1/me").json()["csrf_token"]
+        answer = browser.post(path, data={"csrf": token, **fields})
+        if answer.status_code == 303:
+            return browser.get(answer.headers["location"])
+        return answer
+
+    return post
+
+
+@pytest.fixture
+def queries(database: Database, api_database: Database) -> Callable[..., int]:
+    """Count the statements that the server was sent while a block ran."""
+
+    def count(work: Callable[[], object]) -> int:
+        seen = 0
+
+        def note(*_: object) -> None:
+            nonlocal seen
+            seen += 1
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            work()
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        return seen
+
+    return count

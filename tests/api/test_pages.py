@@ -2,7 +2,6 @@
 
 import re
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,33 +9,13 @@ from hypothesis import strategies as st
 from genonaut.api.web import words
 from genonaut.api.web.rendering import HTMX, htmx_folder
 from genonaut.domain.users import Role
+from tests.api.conftest import csrf_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
     " connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 INLINE = re.compile(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|https?://")
-
-
-@pytest.fixture
-def visit(api, make_account):
-    """Log somebody in with a browser."""
-    opened = []
-
-    def log_in(username: str, role: Role = Role.USER) -> httpx.Client:
-        account = make_account(username, role)
-        client = httpx.Client(base_url=api.url, timeout=15)
-        client.post("/login", data={"token": account.token})
-        opened.append(client)
-        return client
-
-    yield log_in
-    for client in opened:
-        client.close()
-
-
-def csrf_of(page: httpx.Response) -> str:
-    return re.search(r'name="csrf" value="(\w+)"', page.text).group(1)
 
 
 def test_a_page_loads_only_what_is_ours_and_has_nothing_inline(visit):

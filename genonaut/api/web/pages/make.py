@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from genonaut.api.routes.content import shown
-from genonaut.api.web.pictures import tile
+from genonaut.api.web.pictures import tiles
 from genonaut.api.web.visitor import PageRoute, View, VisitorDep
 from genonaut.domain import content, generation
 from genonaut.domain.content import Filter
@@ -37,4 +37,4 @@ def _pictures(view: View) -> list[dict[str, Any]]:
     items = content.list_visible(view.session, view.who.user_id, Filter(mine=True), limit=_PICTURES)
     images = content.images_of(view.session, items)
     answers = [shown(item, images[item.id], view.who.user_id) for item in items]
-    return [tile(item, image) for item in answers for image in item["images"]]
+    return tiles(answers)

@@ -1,0 +1,139 @@
+"""Look at pictures, like and rate them, and find more like them."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from sqlalchemy import select
+from starlette.responses import Response
+
+from genonaut.api.deps import Id, ServicesDep
+from genonaut.api.requests_recommendations import InteractionRequest
+from genonaut.api.routes import content as content_routes
+from genonaut.api.routes import recommendations as recommendation_routes
+from genonaut.api.routes.content import shown
+from genonaut.api.web import lists
+from genonaut.api.web.pictures import tiles
+from genonaut.api.web.visitor import Form, FormDep, PageRoute, View, VisitorDep
+from genonaut.core.errors import InvalidInputError
+from genonaut.db.models import ContentItem, GenerationJob
+from genonaut.domain import content, interactions, recommendation_lists, users
+from genonaut.domain.content import Filter
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+_PAGE = 24
+_FOR_YOU = 6
+
+
+@router.get("/gallery")
+def gallery(request: Request, visitor: VisitorDep) -> Response:
+    """Show a page of pictures, newest first; before the first, what the visitor might like."""
+    text, model = lists.asked(request, "q"), lists.asked(request, "model", longest=255)
+    mine = lists.asked(request, "mine") == "1"
+    wanted = Filter(mine=mine, model=model or None, text=text or None)
+    before = lists.before(request)
+    is_first = before is None and wanted == Filter()
+    with visitor.look() as view:
+        items = content.list_visible(
+            view.session, view.who.user_id, wanted, before=before, limit=_PAGE + 1
+        )
+        items, following = lists.split(request, items, _PAGE)
+        pictures = tiles(_answers(view, items))
+        suggested = _for_you(view) if is_first else []
+    return visitor.show(
+        "gallery.html",
+        view,
+        active="gallery",
+        pictures=pictures,
+        following=following,
+        suggested=suggested,
+        asked={"q": text, "model": model, "mine": mine},
+        is_first=before is None,
+    )
+
+
+def _answers(view: View, items: list[ContentItem]) -> list[dict[str, Any]]:
+    images = content.images_of(view.session, items)
+    return [shown(item, images[item.id], view.who.user_id) for item in items]
+
+
+def _for_you(view: View) -> list[dict[str, Any]]:
+    places = recommendation_lists.read(view.session, view.who.user_id, limit=_FOR_YOU)
+    recommendation_lists.mark_served(view.session, view.who.user_id, places)
+    words = {place.item.id: place.words for place in places}
+    found = tiles(_answers(view, [place.item for place in places]))
+    return [{**one, "words": words[one["id"]]} for one in found]
+
+
+@router.get("/pictures/{content_id}")
+def picture(content_id: Id, visitor: VisitorDep) -> Response:
+    """Show an item: its images, what made it, and what one thinks of it."""
+    with visitor.look() as view:
+        item = content.visible(view.session, view.who.user_id, content_id)
+        [answer] = _answers(view, [item])
+        stands = interactions.standing(view.session, view.who.user_id, content_id)
+        newer, older = _neighbours(view, content_id)
+        job_id = _own_job(view, content_id)
+        author = users.name_of(view.session, item.creator_id)
+    return visitor.show(
+        "picture.html",
+        view,
+        active="gallery",
+        item=answer,
+        stands=stands,
+        newer=newer,
+        older=older,
+        job_id=job_id,
+        author=author,
+    )
+
+
+def _neighbours(view: View, content_id: int) -> tuple[int | None, int | None]:
+    seen = select(ContentItem.id).where(content.visible_to(view.who.user_id)).limit(1)
+    newer = seen.where(ContentItem.id > content_id).order_by(ContentItem.id)
+    older = seen.where(ContentItem.id < content_id).order_by(ContentItem.id.desc())
+    return view.session.scalar(newer), view.session.scalar(older)
+
+
+def _own_job(view: View, content_id: int) -> int | None:
+    return view.session.scalar(
+        select(GenerationJob.id).where(
+            GenerationJob.content_id == content_id, GenerationJob.user_id == view.who.user_id
+        )
+    )
+
+
+@router.post("/pictures/{content_id}/like")
+def like(content_id: Id, form: FormDep) -> Response:
+    """Like a picture, or take it back."""
+    kind = "unlike" if form.get("liked") == "1" else "like"
+    _record(form, content_id, InteractionRequest(kind=kind))  # type: ignore[arg-type]
+    return form.visitor.lead(f"/pictures/{content_id}")
+
+
+@router.post("/pictures/{content_id}/rate")
+def rate(content_id: Id, form: FormDep) -> Response:
+    """Give a picture one to five stars."""
+    stars = form.get("rating")
+    if stars not in set("12345"):
+        raise InvalidInputError("choose one to five stars", field="rating")
+    _record(form, content_id, InteractionRequest(kind="rate", rating=int(stars)))
+    return form.visitor.lead(f"/pictures/{content_id}", "Rated.")
+
+
+def _record(form: Form, content_id: int, asked: InteractionRequest) -> None:
+    recommendation_routes.record(content_id, asked, form.visitor.caller)
+
+
+@router.post("/pictures/{content_id}/delete")
+def delete(content_id: Id, form: FormDep, services: ServicesDep) -> Response:
+    """Delete one's own picture, with its files."""
+    content_routes.delete(content_id, form.visitor.caller, services)
+    return form.visitor.lead("/gallery", "The picture is deleted.")
+
+
+@router.post("/pictures/{content_id}/dismiss")
+def dismiss(content_id: Id, form: FormDep) -> Response:
+    """Never suggest a picture again."""
+    recommendation_routes.dismiss(content_id, form.visitor.caller)
+    return form.visitor.lead("/gallery", "It will not be suggested again.")

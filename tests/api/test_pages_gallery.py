@@ -1,0 +1,162 @@
+"""The gallery and the page of a picture."""
+
+import re
+import time
+
+import pytest
+from sqlalchemy import text
+
+from genonaut.db.models import ContentImage, ContentItem
+from genonaut.domain import interactions
+from genonaut.domain.users import find_user
+
+
+@pytest.fixture
+def put(database):
+    """Store an item of somebody, with images that have thumbnails."""
+
+    def make(
+        username: str, prompt: str = "a fox", *, images: int = 1, private: bool = False
+    ) -> int:
+        with database.transaction() as session:
+            owner = find_user(session, username)
+            item = ContentItem(title=prompt, prompt=prompt, creator_id=owner.id, is_private=private)
+            session.add(item)
+            session.flush()
+            session.add_all(
+                ContentImage(
+                    content_id=item.id,
+                    position=n,
+                    storage_key=f"images/{item.id}-{n}",
+                    sha256=f"{item.id:032}{n:032}",
+                    mime="image/png",
+                    width=768,
+                    height=512,
+                    bytes=400_000,
+                )
+                for n in range(images)
+            )
+            return item.id
+
+    return make
+
+
+def shown(page) -> list[int]:
+    return [int(one) for one in re.findall(r'<a href="/pictures/(\d+)">', page.text)]
+
+
+def test_the_gallery_shows_what_one_may_see_newest_first(visit, put):
+    ada, _ = visit("ada"), visit("bob")
+    mine, theirs = put("ada", private=True), put("bob", "a lighthouse")
+    put("bob", "secret", private=True)
+    page = ada.get("/gallery?q=")
+    assert shown(page)[-2:] == [theirs, mine]
+    assert "secret" not in page.text
+    assert shown(ada.get("/gallery?mine=1")) == [mine]
+    assert shown(ada.get("/gallery?q=LIGHT")) == [theirs]
+    assert "No picture is like that" in ada.get("/gallery?q=unicorn").text
+
+
+def test_pages_follow_by_links_that_work_without_scripts(visit, put):
+    ada = visit("ada")
+    made = [put("ada") for _ in range(50)][::-1]
+    seen, path = [], "/gallery?mine=1"
+    while path:
+        page = ada.get(path)
+        assert page.text.count("<img ") <= 30
+        seen += shown(page)
+        found = re.search(r'href="([^"]+)" rel="next"', page.text)
+        path = found and found.group(1).replace("&amp;", "&")
+    assert seen == made
+    assert ada.get("/gallery?cursor=x").status_code == 422
+
+
+def test_a_picture_is_another_users_only_while_it_is_public(visit, put):
+    ada, bob = visit("ada"), visit("bob")
+    hidden, open_to_all = put("bob", private=True), put("bob", "by bob", images=3)
+    assert ada.get(f"/pictures/{hidden}").status_code == 404
+    assert ada.get("/pictures/999999").status_code == 404
+    assert ada.get("/pictures/x").status_code == 404
+    page = ada.get(f"/pictures/{open_to_all}")
+    assert page.text.count('href="/api/v1/content/') == 6  # each to look at and to download
+    assert f"/pictures/{open_to_all}/delete" not in page.text
+    assert f"/pictures/{hidden}/delete" in bob.get(f"/pictures/{hidden}").text
+
+
+def test_what_somebody_wrote_cannot_become_markup(visit, put):
+    ada = visit("ada")
+    nasty = "<img src=x onerror=alert(1)> \" ' {{ 7 * 7 }}"
+    content_id = put("ada", nasty)
+    for path in ("/gallery", f"/pictures/{content_id}", "/"):
+        page = ada.get(path).text
+        assert "<img src=x" not in page
+        assert "&lt;img src=x" in page
+
+
+def test_a_picture_is_liked_rated_and_deleted_by_forms(visit, put, act, database):
+    ada, bob = visit("ada"), visit("bob")
+    content_id = put("bob")
+    path = f"/pictures/{content_id}"
+    assert "Liked" in act(ada, f"{path}/like", liked=0).text
+    assert "Rated." in act(ada, f"{path}/rate", rating=4).text
+    with database.transaction() as session:
+        stands = interactions.standing(session, find_user(session, "ada").id, content_id)
+    assert (stands.liked, stands.rating) == (True, 4)
+    assert act(ada, f"{path}/rate", rating=6).status_code == 422
+    assert "Liked" not in act(ada, f"{path}/like", liked=1).text
+    assert act(ada, f"{path}/delete").status_code == 403
+    assert "is deleted" in act(bob, f"{path}/delete").text
+    assert ada.get(path).status_code == 404
+    assert ada.post(f"{path}/like", data={"liked": 0}).status_code == 403
+
+
+def test_neighbours_are_those_one_may_see(visit, put):
+    ada, _ = visit("ada"), visit("bob")
+    first, _, last = put("ada"), put("bob", private=True), put("bob")
+    assert f'href="/pictures/{last}" rel="prev"' in ada.get(f"/pictures/{first}").text
+    assert f'href="/pictures/{first}" rel="next"' in ada.get(f"/pictures/{last}").text
+
+
+def test_what_is_suggested_says_why_and_may_be_refused(visit, put, act):
+    ada, _ = visit("ada"), visit("bob")
+    one, other = put("bob", "one"), put("bob", "other")
+    page = ada.get("/gallery")
+    assert "For you" in page.text
+    assert ">New<" in page.text
+    after = act(ada, f"/pictures/{one}/dismiss")
+    assert "not be suggested again" in after.text
+    assert shown(after)[:1] == [other]
+    assert f"/pictures/{one}/dismiss" not in after.text
+
+
+def test_a_page_costs_as_much_of_ten_thousand_pictures_as_of_a_hundred(
+    visit, put, queries, database
+):
+    ada = visit("ada")
+    for _ in range(100):
+        put("ada")
+
+    def best() -> float:
+        times = []
+        for _ in range(7):
+            began = time.perf_counter()
+            assert ada.get("/gallery").status_code == 200
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    few, asked = best(), queries(lambda: ada.get("/gallery"))
+    with database.transaction() as session:
+        session.execute(
+            text(
+                "WITH made AS (INSERT INTO content_items (title, prompt, creator_id)"
+                " SELECT 'n', 'n', (SELECT id FROM users LIMIT 1) FROM generate_series(1, 9900)"
+                " RETURNING id) INSERT INTO content_images (content_id, position, storage_key,"
+                " sha256, mime, width, height, bytes) SELECT id, 0, 'k' || id, md5(id::text),"
+                " 'image/png', 768, 512, 9 FROM made"
+            )
+        )
+    page = ada.get("/gallery")
+    assert len(page.content) < 100_000
+    assert page.text.count("<img ") <= 31  # thirty thumbnails, and the sign of the house
+    assert queries(lambda: ada.get("/gallery")) == asked <= 12
+    assert best() < few * 1.5 + 0.01
