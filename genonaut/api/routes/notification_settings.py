@@ -1,6 +1,7 @@
 """Let users say how and where they want to hear."""
 
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
@@ -9,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from genonaut.api import answers_notifications as answers
 from genonaut.api.answers import CHANGING, POSTING, READING, problems
 from genonaut.api.config import Settings
-from genonaut.api.deps import CallerDep
+from genonaut.api.deps import Caller, CallerDep
 from genonaut.api.requests_notifications import AddressRequest, PreferencesRequest
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import ConflictError, NotFoundError
@@ -30,7 +31,7 @@ def read_preferences(caller: CallerDep) -> Response:
     """Read how one wants to hear, and which channels there are."""
     with caller.transaction() as (session, who):
         wanted = preferences.read(session, who.user_id)
-        channels = _channels(session, who.user_id, caller.services.settings)
+        channels = channels_of(session, who.user_id, caller.services.settings)
     return JSONResponse({**wanted.public(discovery.channels()), "channels": channels})
 
 
@@ -44,7 +45,7 @@ def save_preferences(body: PreferencesRequest, caller: CallerDep) -> Response:
     known = discovery.channels()
     with caller.transaction() as (session, who):
         wanted = preferences.save(session, who.user_id, body.to_preferences(), channels=known)
-        channels = _channels(session, who.user_id, caller.services.settings)
+        channels = channels_of(session, who.user_id, caller.services.settings)
     return JSONResponse({**wanted.public(known), "channels": channels})
 
 
@@ -56,7 +57,7 @@ def save_preferences(body: PreferencesRequest, caller: CallerDep) -> Response:
 def list_channels(caller: CallerDep) -> Response:
     """List the channels, whether each can be used here, and where it reaches one."""
     with caller.transaction() as (session, who):
-        found = _channels(session, who.user_id, caller.services.settings)
+        found = channels_of(session, who.user_id, caller.services.settings)
     return JSONResponse({"items": found})
 
 
@@ -71,17 +72,25 @@ def set_address(name: str, body: AddressRequest, caller: CallerDep) -> Response:
     A mail address is sent a link to follow. A webhook is posted a challenge, to be repeated in the
     answer, and its secret is shown: this once.
     """
+    return JSONResponse(address_set(name, body.address, caller))
+
+
+def address_set(name: str, wanted: str, caller: Caller) -> dict[str, Any]:
+    """Keep an address; give the channel as it is now, with the ``secret`` that is shown once.
+
+    Raises: InvalidInputError: the channel cannot reach such an address.
+    """
     settings = caller.services.settings
     channel = _usable(name, settings)
     with caller.transaction():
         pass  # names are looked up for those who are logged in, and outside a transaction
-    endpoint = channel.check(body.address, settings)
+    endpoint = channel.check(wanted, settings)
     with caller.transaction(in_turn=True) as (session, who):
         before = addresses.of_user(session, who.user_id).get(name)
         address = addresses.put(session, who.user_id, endpoint)
         is_new = before is None or before.id != address.id
         secret = _secret(session, settings, address) if is_new else None
-    return JSONResponse({**_shown(channel, address, settings), "secret": secret})
+    return {**_shown(channel, address, settings), "secret": secret}
 
 
 @router.delete(
@@ -175,7 +184,8 @@ def _secret(session: Session, settings: Settings, address: NotificationAddress) 
     return signing.webhook_secrets(key, address, utcnow())[0]
 
 
-def _channels(session: Session, user_id: Any, settings: Settings) -> list[dict[str, Any]]:
+def channels_of(session: Session, user_id: UUID, settings: Settings) -> list[dict[str, Any]]:
+    """Give the channels as their user is shown them."""
     found = addresses.of_user(session, user_id)
     return [
         _shown(channel, found.get(name), settings) for name, channel in discovery.channels().items()

@@ -6,11 +6,17 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from genonaut.api import errors
-from genonaut.api.web.pages import entrance, gallery, make, notifications
+from genonaut.api.web.pages import entrance, gallery, make, notifications, preferences
 from genonaut.api.web.rendering import ASSETS, htmx_folder
 from genonaut.api.web.visitor import error_page
 
-_ROUTERS = (entrance.router, make.router, gallery.router, notifications.router)
+_ROUTERS = (
+    entrance.router,
+    make.router,
+    gallery.router,
+    notifications.router,
+    preferences.router,
+)
 
 
 def install(app: FastAPI) -> None:
