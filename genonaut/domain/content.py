@@ -1,6 +1,6 @@
 """Show what was made to those who may see it, and let its owner take it away."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -85,6 +85,14 @@ def visible(session: Session, user_id: UUID, content_id: int) -> ContentItem:
     if item is None:
         raise NotFoundError("there is no such item")
     return item
+
+
+def visible_among(session: Session, user_id: UUID, ids: Collection[int]) -> list[ContentItem]:
+    """Give those of some items that the user may see, in no order."""
+    if not ids:
+        return []
+    query = select(ContentItem).where(ContentItem.id.in_(ids), visible_to(user_id))
+    return list(session.scalars(query))
 
 
 def visible_image(session: Session, user_id: UUID, content_id: int, position: int) -> ContentImage:

@@ -87,7 +87,7 @@ def test_what_somebody_wrote_cannot_become_markup(visit, put):
     ada = visit("ada")
     nasty = "<img src=x onerror=alert(1)> \" ' {{ 7 * 7 }}"
     content_id = put("ada", nasty)
-    for path in ("/gallery", f"/pictures/{content_id}", "/"):
+    for path in ("/gallery", f"/pictures/{content_id}"):
         page = ada.get(path).text
         assert "<img src=x" not in page
         assert "&lt;img src=x" in page
