@@ -1,6 +1,9 @@
-"""Look back at the runs of a task."""
+"""Look back at runs."""
 
-from sqlalchemy import select
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from genonaut.db.models import TaskRun
@@ -20,3 +23,31 @@ def last_completed(session: Session, task: str, *, before: int) -> TaskRun | Non
         .order_by(TaskRun.id.desc())
         .limit(1)
     ).one_or_none()
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """How many runs ended in the hour that begins then, dry ones too."""
+
+    begins: datetime
+    completed: int
+    failed: int
+
+
+def by_hour(session: Session, *, hours: int = 24) -> list[Hour]:
+    """Count the runs that ended in each of the last hours, oldest first, this one included."""
+    this = session.scalars(select(func.date_trunc("hour", func.now()))).one()
+    first = this - timedelta(hours=hours - 1)
+    hour = func.date_trunc("hour", TaskRun.completed_at)
+    found = session.execute(
+        select(
+            hour,
+            func.count().filter(TaskRun.status == Status.COMPLETED),
+            func.count().filter(TaskRun.status == Status.FAILED),
+        )
+        .where(TaskRun.completed_at >= first)
+        .group_by(text("1"))
+    )
+    ended = {begins: (completed, failed) for begins, completed, failed in found}
+    slots = (first + timedelta(hours=n) for n in range(hours))
+    return [Hour(begins, *ended.get(begins, (0, 0))) for begins in slots]

@@ -127,7 +127,7 @@ class Form:
 
     def get(self, name: str, default: str = "") -> str:
         """Give a field's last value, without the blanks around it."""
-        return self.fields.get(name, [default])[-1].strip()
+        return (self.fields.get(name) or [default])[-1].strip()
 
     def all(self, name: str) -> list[str]:
         """Give all values of a field."""

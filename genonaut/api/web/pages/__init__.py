@@ -6,7 +6,16 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from genonaut.api import errors
-from genonaut.api.web.pages import entrance, gallery, make, notifications, preferences
+from genonaut.api.web.pages import (
+    console,
+    console_runs,
+    console_schedules,
+    entrance,
+    gallery,
+    make,
+    notifications,
+    preferences,
+)
 from genonaut.api.web.rendering import ASSETS, htmx_folder
 from genonaut.api.web.visitor import error_page
 
@@ -16,6 +25,9 @@ _ROUTERS = (
     gallery.router,
     notifications.router,
     preferences.router,
+    console.router,
+    console_runs.router,
+    console_schedules.router,
 )
 
 

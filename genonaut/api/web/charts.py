@@ -1,0 +1,53 @@
+"""Draw charts here, as SVG whose colours the styles choose."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from genonaut.domain.run_history import Hour
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 160, 36, 22
+
+
+def by_hour(hours: Sequence[Hour]) -> Markup:
+    """Draw how many runs ended in each hour, well and badly, one above the other."""
+    most = max([hour.completed + hour.failed for hour in hours] + [1])
+    step = (_WIDTH - _LEFT) / max(1, len(hours))
+    room = _HEIGHT - _BOTTOM - 10
+    parts = [_line(most, room), _line(0, room, at=1.0)]
+    for n, hour in enumerate(hours):
+        left, wide = _LEFT + n * step + step * 0.14, step * 0.72
+        good, bad = (room * count / most for count in (hour.completed, hour.failed))
+        base = _HEIGHT - _BOTTOM
+        said = f"{hour.begins:%H:00} UTC: {hour.completed} completed, {hour.failed} failed"
+        parts.append(Markup("<g><title>{}</title>").format(said))
+        parts.append(_bar("good", left, base - good, wide, good))
+        parts.append(_bar("bad", left, base - good - bad, wide, bad))
+        parts.append(Markup("</g>"))
+        if hour.begins.hour % 3 == 0:
+            parts.append(
+                Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                    left + wide / 2, _HEIGHT - 6, f"{hour.begins:%H:00}"
+                )
+            )
+    whole = sum(hour.completed for hour in hours), sum(hour.failed for hour in hours)
+    label = f"Runs of the last 24 hours: {whole[0]} completed, {whole[1]} failed"
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(_WIDTH, _HEIGHT, label, Markup().join(parts))
+
+
+def _line(value: int, room: float, at: float = 0.0) -> Markup:
+    y = 10 + room * at
+    return Markup(
+        '<line x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>'
+        '<text x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>'
+    ).format(_LEFT, _WIDTH, y, _LEFT - 6, y + 4, value)
+
+
+def _bar(kind: str, left: float, top: float, wide: float, high: float) -> Markup:
+    if high <= 0:
+        return Markup()
+    return Markup(
+        '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="2"/>'
+    ).format(kind, left, top, wide, high)

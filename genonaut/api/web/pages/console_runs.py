@@ -1,0 +1,167 @@
+"""Watch runs, say what is to be run, and stop or repeat it."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from genonaut.api.deps import Id
+from genonaut.api.requests import RunRequest
+from genonaut.api.routes import runs as run_routes
+from genonaut.api.routes import tasks as task_routes
+from genonaut.api.web import lists, schema_forms
+from genonaut.api.web.checking import FormError, check
+from genonaut.api.web.visitor import Form, FormDep, PageRoute, Visitor, VisitorDep
+from genonaut.core.errors import InvalidInputError
+from genonaut.domain import runs
+from genonaut.domain.lifecycle import FINAL, Status
+from genonaut.domain.users import Role
+from genonaut.worker import discovery, task
+
+router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageRoute)
+
+_PAGE = 30
+_FAILED_ITEMS = 50
+_EVERY_MINUTE = "jobs.reap_stale"
+
+
+@router.get("/runs")
+def list_runs(request: Request, visitor: VisitorDep) -> Response:
+    """List runs, newest first; what runs each minute only when it is asked for."""
+    asked = {name: lists.asked(request, name) for name in ("task", "status", "schedule", "all")}
+    known = list(discovery.catalogue())
+    tasks = [asked["task"]] if asked["task"] else []
+    if not tasks and not asked["schedule"] and asked["all"] != "1":
+        tasks = [name for name in known if name != _EVERY_MINUTE]
+    statuses = [asked["status"]] if asked["status"] in set(Status) else []
+    with visitor.look(Role.AUDITOR) as view:
+        rows = runs.list_runs(
+            view.session,
+            tasks=tasks,
+            statuses=statuses,
+            schedule=asked["schedule"] or None,
+            before=lists.before(request),
+            limit=_PAGE + 1,
+        )
+        rows, following = lists.split(request, rows, _PAGE)
+        shown = [runs.public(run) for run in rows]
+    return visitor.show(
+        "console/runs.html",
+        view,
+        active="runs",
+        runs=shown,
+        following=following,
+        asked=asked,
+        tasks=known,
+        statuses=list(Status),
+        here=_here(request),
+        hidden=_EVERY_MINUTE,
+    )
+
+
+def _here(request: Request) -> str:
+    return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+
+
+@router.get("/runs/{run_id}")
+def run(run_id: Id, visitor: VisitorDep) -> Response:
+    """Show a run whole: what was asked, how far it is, what it said and could not do."""
+    with visitor.look(Role.AUDITOR) as view:
+        row = runs.one(view.session, run_id)
+        failed = runs.failures(view.session, run_id, limit=_FAILED_ITEMS)
+        shown = {
+            **runs.public(row),
+            "log_tail": row.log_tail,
+            "failed": [{"ref": one.ref, "error": one.error} for one in failed],
+        }
+    return visitor.show("console/run.html", view, active="runs", run=shown, over=run_is_over(shown))
+
+
+def run_is_over(shown: dict[str, Any]) -> bool:
+    """Whether a run has ended."""
+    return shown["status"] in FINAL
+
+
+@router.post("/runs/{run_id}/cancel")
+def cancel(run_id: Id, form: FormDep) -> Response:
+    """Stop a run: at once while it waits, else at its next progress."""
+    run_routes.cancel(run_id, form.visitor.caller)
+    return form.visitor.lead(f"/console/runs/{run_id}", "The run is told to stop.")
+
+
+@router.post("/runs/{run_id}/retry")
+def retry(run_id: Id, form: FormDep) -> Response:
+    """Repeat a run that failed or was cancelled; it goes on from where that stopped."""
+    answer = run_routes.retry(run_id, form.visitor.request, form.visitor.caller)
+    return form.visitor.lead(_page_of(answer), "It runs once more.")
+
+
+def _page_of(answer: Response) -> str:
+    """Give the page of the run an answer of the API is about."""
+    return f"/console/runs/{answer.headers['location'].rsplit('/', 1)[-1]}"
+
+
+@router.get("/tasks")
+def list_tasks(visitor: VisitorDep) -> Response:
+    """List what can be run."""
+    with visitor.look(Role.AUDITOR) as view:
+        found = [one.public() for one in discovery.catalogue().values()]
+    return visitor.show("console/tasks.html", view, active="tasks", tasks=found)
+
+
+@router.get("/tasks/{name}")
+def read_task(name: str, visitor: VisitorDep) -> Response:
+    """Say what a task does, and ask what it is to be told."""
+    return _task_page(visitor, name)
+
+
+@router.post("/tasks/{name}")
+def start(name: str, form: FormDep) -> Response:
+    """Have a task run, or say what it would do."""
+    wanted = schema_forms.fields(task.find(name).public()["params_schema"])
+    try:
+        params = schema_forms.read(wanted, form)
+        asked = check(
+            RunRequest,
+            {
+                "params": params,
+                "dry_run": form.get("how") == "dry",
+                "reason": form.get("reason") or None,
+            },
+        )
+        visitor = form.visitor
+        answer = task_routes.run(name, asked, visitor.request, visitor.caller)
+    except FormError as error:
+        return _task_page(form.visitor, name, form=form, errors=error.errors)
+    except InvalidInputError as error:
+        where = (error.field or "").removeprefix("params.").split(".")[0]
+        return _task_page(form.visitor, name, form=form, errors={where: str(error)})
+    return form.visitor.lead(_page_of(answer), "It is asked for.")
+
+
+def _task_page(
+    visitor: Visitor,
+    name: str,
+    *,
+    form: Form | None = None,
+    errors: dict[str, str] | None = None,
+) -> Response:
+    with visitor.look(Role.AUDITOR) as view:
+        found = task.find(name).public()
+        lately = runs.list_runs(view.session, tasks=[found["name"]], limit=5)
+        recent = [runs.public(one) for one in lately]
+    wanted = schema_forms.fields(found["params_schema"])
+    named = {field.name for field in wanted}
+    told = errors or {}
+    return visitor.show(
+        "console/task.html",
+        view,
+        active="tasks",
+        status=422 if errors else 200,
+        task=found,
+        fields=wanted,
+        typed=form,
+        errors=told,
+        whole=[words for where, words in told.items() if where not in named],
+        recent=recent,
+    )

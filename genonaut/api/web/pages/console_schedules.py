@@ -1,0 +1,97 @@
+"""See what is due when, let it rest, and have it run now."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from genonaut.api.requests_schedules import PauseRequest, ScheduleRunRequest
+from genonaut.api.routes import schedules as routes
+from genonaut.api.web.checking import FormError, check
+from genonaut.api.web.pages.console import answer_body
+from genonaut.api.web.visitor import FormDep, PageRoute, VisitorDep
+from genonaut.core.errors import InvalidInputError
+from genonaut.domain import runs, schedule_clock, schedules
+from genonaut.domain.users import Role
+
+router = APIRouter(prefix="/console/schedules", include_in_schema=False, route_class=PageRoute)
+
+_HERE = "/console/schedules"
+_ALL = 200
+_LATELY = 8
+_FIRINGS = 10
+
+
+@router.get("")
+def list_all(visitor: VisitorDep) -> Response:
+    """List schedules: when each is due, and whether it rests."""
+    with visitor.look(Role.AUDITOR) as view:
+        rows = schedules.list_schedules(view.session, limit=_ALL)
+        paused = schedules.pause_of_all(view.session)
+        now = schedule_clock.look(view.session).now
+        shown = [_shown(schedules.public(row), now) for row in rows]
+        pause = schedules.public_pause(paused) if paused else None
+    return visitor.show(
+        "console/schedules.html", view, active="schedules", schedules=shown, pause=pause
+    )
+
+
+def _shown(row: dict[str, Any], now: datetime) -> dict[str, Any]:
+    due = row["next_due_at"]
+    hours = (datetime.fromisoformat(due) - now).total_seconds() / 3600 if due else None
+    is_today = hours is not None and hours < 24
+    return {**row, "in_hours": max(0.0, hours or 0.0) if is_today else None}
+
+
+@router.get("/{name}")
+def read(name: str, visitor: VisitorDep) -> Response:
+    """Show one: its terms, its next firings and its last runs."""
+    firings = answer_body(routes.preview_one(name, visitor.caller, _FIRINGS))["items"]
+    with visitor.look(Role.AUDITOR) as view:
+        row = schedules.public(schedules.one(view.session, name))
+        lately = runs.list_runs(view.session, schedule=name, limit=_LATELY)
+        recent = [runs.public(one) for one in lately]
+    return visitor.show(
+        "console/schedule.html",
+        view,
+        active="schedules",
+        row=row,
+        firings=firings,
+        recent=recent,
+    )
+
+
+@router.post("/{name}/pause")
+def pause(name: str, form: FormDep) -> Response:
+    """Let one rest."""
+    until = form.get("until")
+    try:
+        # A browser gives minutes and no zone; the page says that UTC is meant.
+        moment = (
+            f"{datetime.fromisoformat(until).replace(tzinfo=UTC).isoformat()}" if until else None
+        )
+        asked = check(PauseRequest, {"reason": form.get("reason") or None, "until": moment})
+    except FormError as error:
+        field, words = next(iter(error.errors.items()))
+        raise InvalidInputError(f"{field}: {words}", field=field) from error
+    except ValueError as error:
+        raise InvalidInputError("until: must be a date and a time", field="until") from error
+    routes.pause(name, form.visitor.caller, asked)
+    return form.visitor.lead(f"{_HERE}/{name}", "It rests.")
+
+
+@router.post("/{name}/resume")
+def resume(name: str, form: FormDep) -> Response:
+    """End its pause."""
+    routes.resume(name, form.visitor.caller)
+    return form.visitor.lead(f"{_HERE}/{name}", "It goes on.")
+
+
+@router.post("/{name}/run")
+def run_now(name: str, form: FormDep) -> Response:
+    """Have its task run now."""
+    asked = check(ScheduleRunRequest, {"reason": form.get("reason") or None})
+    answer = routes.run(name, form.visitor.request, form.visitor.caller, asked)
+    run_id = answer.headers["location"].rsplit("/", 1)[-1]
+    return form.visitor.lead(f"/console/runs/{run_id}", "It is asked for.")
