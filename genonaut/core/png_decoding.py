@@ -28,7 +28,8 @@ def decoded(chunks: list[tuple[bytes, bytes]]) -> Image.Image | None:
 
     Checksums of chunks are taken as checked. Profile and metadata are not looked at.
     """
-    if not chunks or chunks[0][0] != b"IHDR" or not {name for name, _ in chunks} <= _PLAIN:
+    names = [name for name, _ in chunks]
+    if names[:1] != [b"IHDR"] or names.count(b"IHDR") > 1 or not _PLAIN.issuperset(names):
         return None
     header = chunks[0][1]
     if len(header) != 25:
@@ -38,7 +39,8 @@ def decoded(chunks: list[tuple[bytes, bytes]]) -> Image.Image | None:
         return None
     mode, channels = _MODES[kind]
     length = height * (1 + width * channels)
-    raw = _inflated(b"".join(chunk[8:-4] for name, chunk in chunks if name == b"IDAT"), length)
+    parts = _in_one_piece(chunks)
+    raw = _inflated(b"".join(parts), length) if parts else None
     if raw is None:
         return None
     try:
@@ -47,6 +49,13 @@ def decoded(chunks: list[tuple[bytes, bytes]]) -> Image.Image | None:
         return None
     image = Image.fromarray(pixels)
     return image if (image.mode, image.size) == (mode, (width, height)) else None
+
+
+def _in_one_piece(chunks: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """Give the compressed pixels; nothing if another chunk is among them, which Pillow refuses."""
+    at = [n for n, (name, _) in enumerate(chunks) if name == b"IDAT"]
+    is_whole = bool(at) and at[-1] - at[0] == len(at) - 1
+    return [chunks[n][1][8:-4] for n in at] if is_whole else []
 
 
 def _inflated(data: bytes, length: int) -> bytes | None:

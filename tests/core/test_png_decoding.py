@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from genonaut.core.errors import UnreadableImageError
 from genonaut.core.image_containers import png_chunks
+from genonaut.core.image_opening import DECODER_ERRORS
 from genonaut.core.png_decoding import decoded
 from genonaut.core.thumbnails import ThumbSpec, thumbnails
 from tests.core.pictures import SECRET, decode, encode, exif, picture
@@ -84,6 +86,71 @@ def test_a_picture_whose_data_is_short_long_or_wrong_is_left_to_pillow():
         assert decoded(chunks(data)) is None, name
     assert decoded([]) is None
     assert decoded([(b"IHDR", b"")]) is None
+
+
+def test_pixels_with_another_chunk_among_them_are_left_to_pillow():
+    header, idat, end = (one for _, one in chunks(filtered(bytes(300), (10, 10), [1])))
+    body = idat[8:-4]
+    halves = [chunk(b"IDAT", part) for part in (body[:9], b"", body[9:])]
+    gamma = chunk(b"gAMA", struct.pack(">I", 45455))
+    assert decoded(chunks(SIGNATURE + header + gamma + b"".join(halves) + gamma + end))
+    doubled = SIGNATURE + header + halves[0] + halves[2] + header + end
+    assert decoded(chunks(doubled)) is None
+    split = SIGNATURE + header + halves[0] + gamma + halves[2] + end
+    assert decoded(chunks(split)) is None
+    with pytest.raises(OSError, match="truncated"):
+        decode(split)
+
+
+WHOLE = [
+    encode(picture(mode, (23, 17)), "PNG", compress_level=level)
+    for mode in ("RGB", "RGBA", "P", "L")
+    for level in (0, 9)
+]
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    data=st.sampled_from(WHOLE),
+    what=st.sampled_from(["header", "stream", "pixels", "chunks"]),
+    chance=st.randoms(use_true_random=False),
+)
+def test_whatever_is_changed_pixels_given_are_those_of_pillow(data, what, chance):
+    """The checksums are right again, so that the change gets past them."""
+    parts = [(name, one[8:-4]) for name, one in chunks(data)]
+    place = {"header": 0, "chunks": chance.randrange(len(parts))}.get(what, len(parts) - 2)
+    name, body = parts[place]
+    if what == "pixels":
+        body = zlib.compress(changed(zlib.decompress(body), chance))
+    elif what == "chunks":
+        parts.insert(chance.randrange(len(parts) + 1), (chance.choice(NAMES), chance.randbytes(6)))
+    else:
+        body = changed(body, chance)
+    parts[place] = (name, body)
+    damaged = SIGNATURE + b"".join(chunk(*part) for part in parts)
+    try:
+        found = decoded(chunks(damaged))
+    except UnreadableImageError:  # the end is missing
+        return
+    if found is None:
+        return
+    try:
+        expected = decode(damaged)
+    except DECODER_ERRORS:  # of a chunk that is not about the pixels; then so is the thumbnail
+        with pytest.raises(UnreadableImageError):
+            thumbnails(damaged, ThumbSpec())
+    else:
+        assert (found.mode, found.size) == (expected.mode, expected.size)
+        assert found.tobytes() == expected.tobytes()
+
+
+NAMES = [b"PLTE", b"tRNS", b"gAMA", b"IDAT", b"IHDR", b"IEND", b"acTL", b"zzZz"]
+
+
+def changed(body, chance):
+    """Change, drop or add a few bytes."""
+    at, new = chance.randrange(len(body)), chance.randbytes(chance.randrange(3))
+    return body[:at] + new + body[at + chance.randrange(3) :]
 
 
 def test_thumbnails_do_not_depend_on_the_way_taken():
