@@ -21,7 +21,7 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, defer
 
-from genonaut.clients.bus import EventSubscriber, Heard
+from genonaut.clients.bus import DeliverFrame, EventSubscriber, Heard
 from genonaut.core.events import Event
 from genonaut.db.models import GenerationJob, TaskRun, UserNotification
 from genonaut.db.session import Database
@@ -76,7 +76,8 @@ class Mailbox:
         self._waiting: dict[Key, Heard] = {}
         self._seen: dict[Key, int] = {}
         self._open: set[Key] = set()
-        self._frame: bytes | None = None
+        self._frames: dict[int | None, bytes] = {}
+        self.jobs_changed = asyncio.Event()
         self._news = asyncio.Event()
 
     def know(self, kind: str, row_id: int, version: int, *, final: bool) -> None:
@@ -104,9 +105,12 @@ class Mailbox:
                 del self._waiting[passing]
         self._news.set()
 
-    def offer_frame(self, frame: bytes) -> None:
-        """Take a preview; the newest replaces one that is still waiting."""
-        self._frame = frame
+    def offer_frame(self, frame: bytes, *, job_id: int | None = None) -> None:
+        """Take a preview; the newest replaces one of the same job that is still waiting.
+
+        With a ``job_id`` it is sent with the id before it, in eight bytes, the highest first.
+        """
+        self._frames[job_id] = frame if job_id is None else job_id.to_bytes(8, "big") + frame
         self._news.set()
 
     def check(self, role: Role | None) -> None:
@@ -127,9 +131,11 @@ class Mailbox:
                 if heard.version > self._seen.get(key, 0):
                     self.know(heard.kind, heard.id, heard.version, final=heard.final)
                     return heard
-            if self._frame is not None:
-                frame, self._frame = self._frame, None
-                return frame
+            while self._frames:
+                job_id = next(iter(self._frames))
+                frame = self._frames.pop(job_id)
+                if job_id is None or ("job", job_id) in self._open:
+                    return frame
             self._news.clear()
             await self._news.wait()
 
@@ -143,9 +149,14 @@ class Mailbox:
             for key in self._open
         }
 
+    def open_jobs(self) -> set[int]:
+        """Give the jobs that have not ended."""
+        return {row_id for kind, row_id in self._open if kind == "job"}
+
     def _track(self, key: Key, *, final: bool) -> None:
-        if key[0] in _KINDS:
+        if key[0] in _KINDS and (key in self._open) == final:
             (self._open.discard if final else self._open.add)(key)
+            self.jobs_changed.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +217,16 @@ class Live:
         login: LoginId | None,
         role: Role = Role.USER,
         previews_of: int | None = None,
+        previews: bool = False,
     ) -> AsyncIterator[Mailbox]:
         """Collect the events of ``topics``; the subscription is confirmed when the block begins.
 
         If Redis is away the block begins all the same, and the rows are read every few seconds.
-        A ``login`` that ends, or loses the ``role``, ends what is collected.
+        A ``login`` that ends, or loses the ``role``, ends what is collected. ``previews`` collects
+        pictures of every job the mailbox knows, while it is unfinished.
         """
         mailbox = Mailbox(login, role=role)
+        following = asyncio.create_task(self._follow_previews(mailbox)) if previews else None
         for topic in topics:
             self._mailboxes.setdefault(topic, set()).add(mailbox)
         try:
@@ -222,6 +236,10 @@ class Live:
                 await self._subscriber.watch_previews(previews_of, mailbox.offer_frame)
             yield mailbox
         finally:
+            if following is not None:
+                following.cancel()
+                with suppress(asyncio.CancelledError):
+                    await following
             for topic in topics:
                 self._mailboxes[topic].discard(mailbox)
                 if not self._mailboxes[topic]:
@@ -229,6 +247,25 @@ class Live:
                 await self._subscriber.unwatch(topic, mailbox.offer)
             if previews_of is not None:
                 await self._subscriber.unwatch_previews(previews_of, mailbox.offer_frame)
+
+    async def _follow_previews(self, mailbox: Mailbox) -> None:
+        """Hear the previews of a mailbox's jobs as they come and end."""
+        heard: dict[int, DeliverFrame] = {}
+        try:
+            while True:
+                mailbox.jobs_changed.clear()
+                wanted = mailbox.open_jobs()
+                for job_id in wanted - heard.keys():
+                    heard[job_id] = partial(mailbox.offer_frame, job_id=job_id)
+                    # Not waited for: a frame that is missed is followed by another.
+                    await self._subscriber.watch_previews(job_id, heard[job_id], timeout_s=0)
+                for job_id in heard.keys() - wanted:
+                    await self._subscriber.unwatch_previews(job_id, heard[job_id])
+                    del heard[job_id]
+                await mailbox.jobs_changed.wait()
+        finally:
+            for job_id, deliver in heard.items():
+                await self._subscriber.unwatch_previews(job_id, deliver)
 
     async def _reread_forever(self) -> None:
         while True:

@@ -137,6 +137,37 @@ def test_previews_are_sent_as_they_are_to_those_who_ask(api, ada, claim, sockets
     assert asking.recv(timeout=5) == b"\xff\xd8frame"
 
 
+def until_heard(publisher, job: int, receivers: int) -> None:
+    deadline = time.monotonic() + 8
+    while publisher.publish_preview(job, b"\xff\xd8frame") != receivers:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_previews_of_all_ones_jobs_carry_the_job_and_end_with_it(
+    api, ada, bob, database, claim, sockets, publishing
+):
+    first, others = submit(ada), submit(bob)
+    socket = sockets(f"{api.ws}/ws/me?previews=1", ada)
+    hear(socket)
+    second = submit(ada)  # one that the snapshot did not know
+    held = {job: claim(job) for job in (first, second)}
+    for job in held:
+        until_heard(publishing, job, 1)
+    assert publishing.publish_preview(others, b"x") == 0
+    frames = set()
+    while len(frames) < 2:
+        message = socket.recv(timeout=8)
+        if isinstance(message, bytes):
+            frames.add(message)
+    assert frames == {job.to_bytes(8, "big") + b"\xff\xd8frame" for job in held}
+    finish(database, held[first])
+    until_heard(publishing, first, 0)
+    until_heard(publishing, second, 1)
+    socket.close()
+    until_heard(publishing, second, 0)
+
+
 def test_who_may_not_listen_is_told_why(api, ada, bob, sockets, database):
     job = submit(ada)
     cases = [

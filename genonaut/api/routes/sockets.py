@@ -94,8 +94,10 @@ async def my_socket(socket: WebSocket) -> None:
     """Send one's unfinished jobs and unread count, then every change and notification.
 
     With `?runs=1` auditors are sent what `/ws/admin` sends, too: a page needs one socket only.
+    With `?previews=1` pictures of one's jobs at work are sent, each after its job's id.
     """
     services: Services = socket.app.state.services
+    previews = socket.query_params.get("previews") in {"1", "true"}
     with_runs = socket.query_params.get("runs") in {"1", "true"}
     least = Role.AUDITOR if with_runs else Role.USER
     await socket.accept()
@@ -125,7 +127,9 @@ async def my_socket(socket: WebSocket) -> None:
             return _Snapshot(snapshot_text(None, 0, data, final=False), tuple(known))
 
         topics = [f"user:{who.user_id}", *([ADMIN] if with_runs else [])]
-        async with services.live.watching(*topics, login=who.login, role=least) as mailbox:
+        async with services.live.watching(
+            *topics, login=who.login, role=least, previews=previews
+        ) as mailbox:
             await _serve(socket, services, mailbox, snapshot, until_final=False)
     except _Refused as refused:
         await _close(socket, refused.code, str(refused))
