@@ -116,6 +116,8 @@ def _place(path: list[str]) -> str:
 
 
 def _say(message: str) -> str:
+    if message == "String should have at least 1 character":
+        message = "must not be blank"
     text = message.removeprefix("Value error, ").replace("Input should", "Should")
     return f"{text[:1].upper()}{text[1:]}.".replace("..", ".")
 
