@@ -41,6 +41,12 @@ document.addEventListener("htmx:afterRequest", ({ detail }) => {
 });
 
 document.addEventListener("htmx:afterSettle", () => {
+  // A card that was rendered anew shows its last frame until the next.
+  for (const image of document.querySelectorAll("[data-preview]")) {
+    if (!shown.has(image.dataset.preview)) continue;
+    image.src = shown.get(image.dataset.preview);
+    image.hidden = false;
+  }
   form()?.querySelector("[aria-invalid]")?.focus();
 });
 
