@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, delete, exists, or_, select
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ForbiddenError, NotFoundError
-from genonaut.db.models import ContentImage, ContentItem, GenerationJob
+from genonaut.db.models import ContentImage, ContentItem, GenerationJob, UserInteraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,14 @@ class Unused:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What to list: ``mine`` one's own only, ``model`` a checkpoint, ``text`` in the prompt."""
+    """What to list.
+
+    ``mine`` one's own only, ``liked`` what one likes, ``model`` a checkpoint, ``text`` in the
+    prompt.
+    """
 
     mine: bool = False
+    liked: bool = False
     model: str | None = None
     text: str | None = None
 
@@ -46,6 +51,15 @@ def list_visible(
     query: Select[ContentItem] = select(ContentItem).where(
         own if wanted.mine else visible_to(user_id)
     )
+    if wanted.liked:
+        query = query.where(
+            exists().where(
+                UserInteraction.user_id == user_id,
+                UserInteraction.content_id == ContentItem.id,
+                UserInteraction.kind == "like",
+                UserInteraction.times > 0,
+            )
+        )
     if wanted.model is not None:
         query = query.where(
             exists().where(

@@ -160,3 +160,19 @@ def test_a_page_costs_as_much_of_ten_thousand_pictures_as_of_a_hundred(
     assert page.text.count("<img ") <= 31  # thirty thumbnails, and the sign of the house
     assert queries(lambda: ada.get("/gallery")) == asked <= 12
     assert best() < few * 1.5 + 0.01
+
+
+def test_what_one_likes_is_listed_for_oneself_only_while_one_may_see_it(visit, put, act, database):
+    ada, bob = visit("ada"), visit("bob")
+    liked, taken_back, hidden = put("bob", "a heron"), put("bob"), put("bob", "secret")
+    put("ada")
+    assert "You like nothing yet" in ada.get("/gallery?liked=1").text
+    for content_id in (liked, taken_back, hidden):
+        act(ada, f"/pictures/{content_id}/like", liked=0)
+    act(ada, f"/pictures/{taken_back}/like", liked=1)
+    with database.transaction() as session:
+        session.get(ContentItem, hidden).is_private = True
+    assert shown(ada.get("/gallery?liked=1")) == [liked]
+    assert shown(ada.get("/gallery?liked=1&q=heron")) == [liked]
+    assert "No picture is like that" in ada.get("/gallery?liked=1&mine=1").text
+    assert shown(bob.get("/gallery?liked=1")) == []

@@ -30,7 +30,8 @@ def gallery(request: Request, visitor: VisitorDep) -> Response:
     """Show a page of pictures, newest first; before the first, what the visitor might like."""
     text, model = lists.asked(request, "q"), lists.asked(request, "model", longest=255)
     mine = lists.asked(request, "mine") == "1"
-    wanted = Filter(mine=mine, model=model or None, text=text or None)
+    liked = lists.asked(request, "liked") == "1"
+    wanted = Filter(mine=mine, liked=liked, model=model or None, text=text or None)
     before = lists.before(request)
     is_first = before is None and wanted == Filter()
     with visitor.look() as view:
@@ -47,7 +48,7 @@ def gallery(request: Request, visitor: VisitorDep) -> Response:
         pictures=pictures,
         following=following,
         suggested=suggested,
-        asked={"q": text, "model": model, "mine": mine},
+        asked={"q": text, "model": model, "mine": mine, "liked": liked},
         is_first=before is None,
     )
 
