@@ -176,3 +176,22 @@ def test_what_one_likes_is_listed_for_oneself_only_while_one_may_see_it(visit, p
     assert shown(ada.get("/gallery?liked=1&q=heron")) == [liked]
     assert "No picture is like that" in ada.get("/gallery?liked=1&mine=1").text
     assert shown(bob.get("/gallery?liked=1")) == []
+
+
+def test_the_story_of_a_picture_is_led_to_for_whoever_asked_for_it(visit, put, database):
+    ada, bob = visit("ada"), visit("bob")
+    content_id = put("ada")
+    made = ada.post(
+        "/api/v1/generation-jobs",
+        json={"prompt": "x"},
+        headers={"X-CSRF-Token": ada.get("/api/v1/me").json()["csrf_token"]},
+    )
+    job_id = made.json()["id"]
+    with database.transaction() as session:
+        session.execute(
+            text("UPDATE generation_jobs SET content_id = :content"), {"content": content_id}
+        )
+    path = f"/pictures/{content_id}"
+    assert f'href="/jobs/{job_id}"' in ada.get(path).text
+    assert f'href="/?like={job_id}"' in ada.get(path).text
+    assert "/jobs/" not in bob.get(path).text

@@ -30,11 +30,12 @@ def test_one_reads_marks_and_deletes_ones_own_only(visit, tell, act):
     ada, bob = visit("ada"), visit("bob")
     assert "When a picture is done" in ada.get("/notifications").text
     tell("ada", "A picture <b>is</b> done", content_id=7)
-    tell("ada", "Another thing")
+    tell("ada", "Another thing", job_id=8, content_id=None)
     tell("bob", "For bob")
     page = ada.get("/notifications")
     assert "A picture &lt;b&gt;is&lt;/b&gt; done" in page.text
     assert 'href="/pictures/7"' in page.text
+    assert 'href="/jobs/8"' in page.text
     assert "For bob" not in page.text
     assert page.text.count(">new<") == 2
     [newest, oldest] = re.findall(r'action="(/notifications/\d+)/mark"', page.text)

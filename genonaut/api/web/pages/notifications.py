@@ -45,6 +45,8 @@ def _shown(notice: dict[str, Any]) -> dict[str, Any]:
     to = None
     if content_id := data.get("content_id"):
         to = f"/pictures/{content_id}"
+    elif job_id := data.get("job_id"):
+        to = f"/jobs/{job_id}"
     elif run_id := data.get("run_id"):
         to = f"/console/runs/{run_id}"
     return {**notice, "to": to}
