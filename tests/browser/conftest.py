@@ -1,0 +1,92 @@
+"""A real Chromium before a real environment: API, workers and the simulator as processes."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from genonaut.domain import users
+from genonaut.domain.users import Role
+from tests.reliability.conftest import servers
+from tests.reliability.rig import Rig
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 30_000
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 360, "height": 740}
+
+__all__ = ["servers"]
+
+
+@pytest.fixture(scope="module")
+def site(servers, tmp_path_factory) -> Iterator[Rig]:
+    """One environment for the module: its API, and workers for jobs and for tasks."""
+    with ExitStack() as stack:
+        rig = Rig(servers, tmp_path_factory.mktemp("site"), stack)
+        rig.worker("generation", wait=False)
+        rig.worker("tasks", queues="default,maintenance,notifications", wait=False)
+        rig.api()
+        rig.add_user("grace", Role.ADMIN)
+        for program in rig.programs[:2]:
+            program.wait_for_log(r"\w ready\.")
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser; of the module only, since its event loop must not be there for other tests."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed (on Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(site: Rig, chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Open a page as somebody who logged in by a link; nothing may go wrong in its console."""
+    contexts: dict[str, BrowserContext] = {}
+    said: list[str] = []
+
+    def watch(page: Page) -> Page:
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: said.append(f"{page.url}: {error}"))
+        page.on(
+            "console",
+            lambda line: said.append(f"{page.url}: {line.text}") if line.type == "error" else None,
+        )
+        return page
+
+    def open_page(path: str = "/", *, who: str = "ada", **options) -> Page:
+        if who not in contexts:
+            contexts[who] = chromium.new_context(
+                base_url=f"http://127.0.0.1:{site.web.port}",
+                **{"viewport": DESKTOP, "reduced_motion": "reduce", **options},
+            )
+            with site.database.transaction() as session:
+                account = users.find_user(session, who)
+                link = users.issue_login_link(session, account.id)
+            page = watch(contexts[who].new_page())
+            page.goto(f"/login?token={link}&next={path}")
+            return page
+        page = watch(contexts[who].new_page())
+        page.goto(path)
+        return page
+
+    open_page.said = said
+    yield open_page
+    for context in contexts.values():
+        context.close()
+    assert not said
