@@ -1,7 +1,5 @@
 """Watch runs, say what is to be run, and stop or repeat it."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -74,12 +72,9 @@ def run(run_id: Id, visitor: VisitorDep) -> Response:
             "log_tail": row.log_tail,
             "failed": [{"ref": one.ref, "error": one.error} for one in failed],
         }
-    return visitor.show("console/run.html", view, active="runs", run=shown, over=run_is_over(shown))
-
-
-def run_is_over(shown: dict[str, Any]) -> bool:
-    """Whether a run has ended."""
-    return shown["status"] in FINAL
+    return visitor.show(
+        "console/run.html", view, active="runs", run=shown, over=row.status in FINAL
+    )
 
 
 @router.post("/runs/{run_id}/cancel")
