@@ -74,6 +74,10 @@ bench: $(READY) ## Measure against a peer or floor and print the table; BENCH=na
 docs: $(READY) ## Write docs/tasks.md from the tasks
 	@$(PY) -m genonaut.worker.handbook
 
+.PHONY: screenshots
+screenshots: $(READY) ## Take every page in Chromium, light and dark, into docs/screenshots
+	@$(PY) -m pytest -q tests/browser/take_screenshots.py
+
 .PHONY: clean
 clean: ## Remove caches and build output; never data, nor .venv
 	@rm -rf dist build .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache \

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ("dev", "test", "demo")
 PLAIN = (
     "help", "demo", "test", "test-reliability", "lint", "check", "bench", "clean",
-    "docs", "setup", "soak",
+    "docs", "screenshots", "setup", "soak",
 )  # fmt: skip
 COMMANDS = {
     "up": "up --env {env}",
