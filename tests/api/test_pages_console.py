@@ -4,9 +4,12 @@ import re
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from genonaut.api.web import schema_forms
+from genonaut.api.web.checking import whole
 from genonaut.api.web.visitor import Form
 from genonaut.domain import run_attempts, run_history, runs
 from genonaut.domain.runs import NewRun, Overlap, Trigger
@@ -30,6 +33,16 @@ def make_run(database):
         return run_id
 
     return make
+
+
+def make_schedule(client, name: str = "stats.nightly", **terms) -> None:
+    token = client.get("/api/v1/me").json()["csrf_token"]
+    made = client.post(
+        "/api/v1/admin/schedules",
+        json={"name": name, "task": TASK, "cron": "30 2 * * *", **terms},
+        headers={"X-CSRF-Token": token},
+    )
+    assert made.status_code == 201, made.text
 
 
 def shown(page) -> list[int]:
@@ -77,6 +90,74 @@ def test_what_a_task_cannot_be_told_is_said_at_its_field(visit, act):
     assert not shown(oscar.get("/console/runs"))
 
 
+ODD = ("NaN", "Infinity", "1e400", "[" * 20_000, "9" * 5_000, "9" * 30, "a\0b", "١٢", "1_0", "½")
+
+
+@pytest.mark.parametrize("name", ["thumbnails.backfill", "storage.sweep_orphans"])
+def test_odd_values_are_refused_at_their_field(visit, act, name):
+    oscar = visit("oscar", Role.OPERATOR)
+    for field in schema_forms.fields(discovery.catalogue()[name].public()["params_schema"]):
+        if field.kind not in ("whole", "number", "json"):
+            continue
+        for typed in ODD:
+            # Thirty nines are a whole number, and some parameters have no upper bound.
+            wanted = (200, 409, 422) if typed == "9" * 30 else (422,)
+            page = act(
+                oscar, f"/console/tasks/{name}", **{f"param.{field.name}": typed, "how": "dry"}
+            )
+            assert page.status_code in wanted, (field.name, typed[:20])
+            assert page.headers["content-type"].startswith("text/html")
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=50))
+def test_a_typed_number_is_read_or_left_as_it_is(typed):
+    found = whole(typed)
+    assert found == (int(typed) if re.fullmatch("-?[0-9]{1,40}", typed) else typed)
+
+
+@given(st.integers(min_value=-(10**39), max_value=10**39))
+def test_whole_numbers_are_read(number):
+    assert whole(str(number)) == number
+
+
+def test_forms_that_are_not_shown_again_say_what_is_wrong_on_a_page(visit, act):
+    oscar = visit("oscar", Role.OPERATOR)
+    make_schedule(oscar)
+    here = "/console/schedules/stats.nightly"
+    for path in ("/console/pause", f"{here}/pause", f"{here}/run"):
+        page = act(oscar, path, reason="a\0b")
+        assert page.status_code == 422
+        assert "Reason: must not contain NUL characters." in page.text
+    far = act(oscar, f"{here}/pause", until="2099-01-01T05:00+05:00")
+    assert "2099-01-01 00:00:00 UTC" in far.text
+
+
+def test_addresses_nothing_can_be_at_are_not_found(visit):
+    oscar = visit("oscar", Role.OPERATOR)
+    for path in ("schedules/a%00b", "schedules/A%20b", "tasks/a%00b", f"runs/{'9' * 30}"):
+        page = oscar.get(f"/console/{path}")
+        assert page.status_code == 404, path
+        assert page.headers["content-type"].startswith("text/html")
+    for path in ("runs?cursor=zzz", "audit?cursor=zzz"):
+        assert oscar.get(f"/console/{path}").status_code == 422
+
+
+def test_a_mistake_of_ours_is_told_on_a_page_and_says_nothing_of_the_inside(visit, database):
+    oscar = visit("oscar", Role.OPERATOR)
+    with database.transaction() as session:
+        session.execute(text("ALTER TABLE audit_log RENAME TO audit_log_away"))
+    try:
+        page = oscar.get("/console/audit")
+    finally:
+        with database.transaction() as session:
+            session.execute(text("ALTER TABLE audit_log_away RENAME TO audit_log"))
+    assert page.status_code == 500
+    assert page.headers["content-type"].startswith("text/html")
+    assert "Something went wrong on our side; it is logged." in page.text
+    assert "audit_log" not in page.text
+
+
 def test_every_task_has_a_form_whose_untouched_fields_are_accepted():
     for one in discovery.catalogue().values():
         fields = schema_forms.fields(one.public()["params_schema"])
@@ -112,13 +193,7 @@ def test_runs_are_filtered_and_what_runs_each_minute_is_left_out(visit, make_run
 
 def test_schedules_rest_and_go_on(visit, act, database):
     oscar = visit("oscar", Role.OPERATOR)
-    token = oscar.get("/api/v1/me").json()["csrf_token"]
-    made = oscar.post(
-        "/api/v1/admin/schedules",
-        json={"name": "stats.nightly", "task": TASK, "cron": "30 2 * * *"},
-        headers={"X-CSRF-Token": token},
-    )
-    assert made.status_code == 201
+    make_schedule(oscar)
     path = "/console/schedules/stats.nightly"
     assert path in oscar.get("/console/schedules").text
     assert oscar.get(path).text.count("<li>") == 10

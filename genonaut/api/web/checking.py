@@ -1,18 +1,28 @@
 """Check a form with the API's own models, and say what is wrong with which field."""
 
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# Far more digits than any field takes, and few enough for int() to read them at once.
+_WHOLE = re.compile(r"-?[0-9]{1,40}")
+
 
 class FormError(Exception):
-    """A form is not right; ``errors`` says of each field what is wrong, ``""`` of the whole."""
+    """A form is not right; ``errors`` says of each field what is wrong, ``""`` of the whole.
+
+    As text it tells of the first, for a form that is not shown again.
+    """
 
     def __init__(self, errors: dict[str, str] | None = None) -> None:
-        super().__init__("the form is not right")
         self.errors = errors or {}
+        field, words = next(iter(self.errors.items()), ("", "the form is not right"))
+        super().__init__(f"{field}: {words}" if field else words)
 
 
 def check(model: type[Model], values: dict[str, Any]) -> Model:
@@ -28,7 +38,18 @@ def check(model: type[Model], values: dict[str, Any]) -> Model:
 
 def whole(text: str) -> int | str:
     """Read a whole number; what is none stays as it is, for the model to refuse."""
-    return int(text) if text.isascii() and text.removeprefix("-").isdigit() else text
+    return int(text) if _WHOLE.fullmatch(text) else text
+
+
+def moment(text: str) -> str | None:
+    """Read a date and a time, as UTC where no zone is said; what is none is the model's to refuse.
+
+    A browser gives minutes and no zone; the pages say that UTC is meant.
+    """
+    with suppress(ValueError):
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+    return text or None
 
 
 def told(error: ValidationError) -> dict[str, str]:

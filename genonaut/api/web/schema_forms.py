@@ -1,11 +1,14 @@
 """Make a form of a task's JSON Schema, and parameters of what was typed into it."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from genonaut.api.web.checking import FormError
+from genonaut.api.web.checking import FormError, whole
 from genonaut.api.web.visitor import Form
+
+_NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,10 @@ class Field:
         if not text:
             return None
         if self.kind == "whole":
-            return int(text)
+            return _whole(text)
         if self.kind == "number":
-            return float(text)
-        return json.loads(text) if self.kind == "json" else text
+            return _number(text)
+        return _json(text) if self.kind == "json" else text
 
 
 def fields(schema: dict[str, Any]) -> list[Field]:
@@ -77,6 +80,26 @@ def read(wanted: list[Field], form: Form) -> dict[str, Any]:
     if errors:
         raise FormError(errors)
     return found
+
+
+def _whole(text: str) -> int:
+    number = whole(text)
+    if isinstance(number, str):
+        raise ValueError("not a whole number")  # noqa: TRY004
+    return number
+
+
+def _number(text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("not a number")
+    return float(text)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _field(name: str, part: dict[str, Any], shared: dict[str, Any], *, required: bool) -> Field:

@@ -23,6 +23,7 @@ from genonaut.api import auth, errors
 from genonaut.api.auth import Credentials
 from genonaut.api.config import Settings
 from genonaut.api.deps import Caller, Services, ServicesDep
+from genonaut.api.web.checking import FormError
 from genonaut.api.web.rendering import render, toast
 from genonaut.core.errors import GenonautError, InvalidInputError, UnauthorizedError
 from genonaut.core.tokens import csrf_token
@@ -210,12 +211,17 @@ class PageRoute(APIRoute):
                 return _to_login(request)
             except GenonautError as error:
                 return error_page(request, error.http_status, str(error))
+            except FormError as error:
+                return error_page(request, 422, str(error))
             except RequestValidationError:
                 return error_page(request, 404, "There is nothing at this address.")
             except _DATABASE as error:
                 # Told to the log as the API tells it.
                 await errors.database_unavailable(request, error)
                 return error_page(request, 503, "The database does not answer; try again shortly.")
+            except Exception as error:  # noqa: BLE001
+                errors.unexpected(error)
+                return error_page(request, 500, "Something went wrong on our side; it is logged.")
 
         return answer
 

@@ -1,6 +1,6 @@
 """See what is due when, let it rest, and have it run now."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -8,10 +8,10 @@ from starlette.responses import Response
 
 from genonaut.api.requests_schedules import PauseRequest, ScheduleRunRequest
 from genonaut.api.routes import schedules as routes
-from genonaut.api.web.checking import FormError, check
+from genonaut.api.routes.schedules import Name
+from genonaut.api.web.checking import check, moment
 from genonaut.api.web.pages.console import answer_body
 from genonaut.api.web.visitor import FormDep, PageRoute, VisitorDep
-from genonaut.core.errors import InvalidInputError
 from genonaut.domain import runs, schedule_clock, schedules
 from genonaut.domain.users import Role
 
@@ -45,7 +45,7 @@ def _shown(row: dict[str, Any], now: datetime) -> dict[str, Any]:
 
 
 @router.get("/{name}")
-def read(name: str, visitor: VisitorDep) -> Response:
+def read(name: Name, visitor: VisitorDep) -> Response:
     """Show one: its terms, its next firings and its last runs."""
     firings = answer_body(routes.preview_one(name, visitor.caller, _FIRINGS))["items"]
     with visitor.look(Role.AUDITOR) as view:
@@ -63,33 +63,22 @@ def read(name: str, visitor: VisitorDep) -> Response:
 
 
 @router.post("/{name}/pause")
-def pause(name: str, form: FormDep) -> Response:
+def pause(name: Name, form: FormDep) -> Response:
     """Let one rest."""
-    until = form.get("until")
-    try:
-        # A browser gives minutes and no zone; the page says that UTC is meant.
-        moment = (
-            f"{datetime.fromisoformat(until).replace(tzinfo=UTC).isoformat()}" if until else None
-        )
-        asked = check(PauseRequest, {"reason": form.get("reason") or None, "until": moment})
-    except FormError as error:
-        field, words = next(iter(error.errors.items()))
-        raise InvalidInputError(f"{field}: {words}", field=field) from error
-    except ValueError as error:
-        raise InvalidInputError("until: must be a date and a time", field="until") from error
-    routes.pause(name, form.visitor.caller, asked)
+    asked = {"reason": form.get("reason") or None, "until": moment(form.get("until"))}
+    routes.pause(name, form.visitor.caller, check(PauseRequest, asked))
     return form.visitor.lead(f"{_HERE}/{name}", "It rests.")
 
 
 @router.post("/{name}/resume")
-def resume(name: str, form: FormDep) -> Response:
+def resume(name: Name, form: FormDep) -> Response:
     """End its pause."""
     routes.resume(name, form.visitor.caller)
     return form.visitor.lead(f"{_HERE}/{name}", "It goes on.")
 
 
 @router.post("/{name}/run")
-def run_now(name: str, form: FormDep) -> Response:
+def run_now(name: Name, form: FormDep) -> Response:
     """Have its task run now."""
     asked = check(ScheduleRunRequest, {"reason": form.get("reason") or None})
     answer = routes.run(name, form.visitor.request, form.visitor.caller, asked)
