@@ -67,7 +67,7 @@ def test_users_do_not_come_in_and_auditors_only_read(visit, act, make_run):
 
 def test_a_task_is_run_dry_from_its_form_and_the_run_is_cancelled_and_repeated(visit, act):
     oscar = visit("oscar", Role.OPERATOR)
-    page = act(oscar, f"/console/tasks/{TASK}", **{"param.days": "7", "how": "run", "reason": "x"})
+    page = act(oscar, f"/console/tasks/{TASK}", **{"params.days": "7", "how": "run", "reason": "x"})
     assert "It is asked for." in page.text
     run_id = int(re.search(r"Run #(\d+)", page.text).group(1))
     assert "&#34;days&#34;: 7" in page.text
@@ -83,9 +83,9 @@ def test_a_task_is_run_dry_from_its_form_and_the_run_is_cancelled_and_repeated(v
 def test_what_a_task_cannot_be_told_is_said_at_its_field(visit, act):
     oscar = visit("oscar", Role.OPERATOR)
     for typed in ("many", "-3"):
-        page = act(oscar, f"/console/tasks/{TASK}", **{"param.days": typed, "how": "run"})
+        page = act(oscar, f"/console/tasks/{TASK}", **{"params.days": typed, "how": "run"})
         assert page.status_code == 422
-        assert re.search(r'id="param-days"[^>]*aria-invalid="true"', page.text)
+        assert re.search(r'id="params-days"[^>]*aria-invalid="true"', page.text)
         assert f'value="{typed}"' in page.text
     assert not shown(oscar.get("/console/runs"))
 
@@ -97,14 +97,12 @@ ODD = ("NaN", "Infinity", "1e400", "[" * 20_000, "9" * 5_000, "9" * 30, "a\0b", 
 def test_odd_values_are_refused_at_their_field(visit, act, name):
     oscar = visit("oscar", Role.OPERATOR)
     for field in schema_forms.fields(discovery.catalogue()[name].public()["params_schema"]):
-        if field.kind not in ("whole", "number", "json"):
+        if field.kind not in ("whole", "wholes", "number", "json"):
             continue
         for typed in ODD:
             # Thirty nines are a whole number, and some parameters have no upper bound.
             wanted = (200, 409, 422) if typed == "9" * 30 else (422,)
-            page = act(
-                oscar, f"/console/tasks/{name}", **{f"param.{field.name}": typed, "how": "dry"}
-            )
+            page = act(oscar, f"/console/tasks/{name}", **{field.key: typed, "how": "dry"})
             assert page.status_code in wanted, (field.name, typed[:20])
             assert page.headers["content-type"].startswith("text/html")
 
@@ -161,16 +159,8 @@ def test_a_mistake_of_ours_is_told_on_a_page_and_says_nothing_of_the_inside(visi
 def test_every_task_has_a_form_whose_untouched_fields_are_accepted():
     for one in discovery.catalogue().values():
         fields = schema_forms.fields(one.public()["params_schema"])
-        typed = {}
-        for field in fields:
-            if field.kind == "choices":
-                typed[f"param.{field.name}"] = list(field.default or [])
-            elif field.kind == "check":
-                typed[f"param.{field.name}"] = ["1"] if field.default else [""]
-            else:
-                typed[f"param.{field.name}"] = [field.shown(field.default)]
-            if field.required:
-                typed[f"param.{field.name}"] = ["1"]
+        typed = schema_forms.form_of(fields, {})
+        typed |= {field.key: ["1"] for field in fields if field.required}
         params = schema_forms.read(fields, Form(None, typed))
         usual = {field.name for field in fields if not field.required}
         plain = one.validate({k: v for k, v in params.items() if k not in usual})

@@ -1,4 +1,7 @@
-"""Make a form of a task's JSON Schema, and parameters of what was typed into it."""
+"""Make a form of a task's JSON Schema, and parameters of what was typed into it.
+
+A parameter's field has the name the API gives it in errors: ``params.days``.
+"""
 
 import json
 import re
@@ -7,13 +10,20 @@ from typing import Any
 
 from genonaut.api.web.checking import FormError, whole
 from genonaut.api.web.visitor import Form
+from genonaut.core.errors import InvalidInputError
 
+_NOT = {
+    "whole": "is not a whole number",
+    "wholes": "is not whole numbers with commas between them",
+    "number": "is not a number",
+    "json": "is not JSON",
+}
 _NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One parameter. ``kind`` is check, choice, choices, whole, number, text or json."""
+    """One parameter. ``kind`` is check, choice, choices, whole, wholes, number, text or json."""
 
     name: str
     kind: str
@@ -25,29 +35,38 @@ class Field:
     least: float | None = None
     most: float | None = None
 
-    def shown(self, value: Any) -> str:
-        """Give a value as the form holds it."""
-        if value is None:
-            return ""
-        if self.kind == "json":
-            return json.dumps(value)
-        return str(value)
+    @property
+    def key(self) -> str:
+        """Its name in a form, and in what is said to be wrong."""
+        return f"params.{self.name}"
+
+    def typed(self, value: Any) -> list[str]:
+        """Give a value as a form holds it."""
+        if value is None or value is False:
+            return []
+        if self.kind == "choices":
+            return [str(one) for one in value]
+        if self.kind == "wholes":
+            return [", ".join(str(one) for one in value)]
+        return [json.dumps(value) if self.kind == "json" else str(value)]
 
     def read(self, form: Form) -> Any:
         """Give what was typed; None stands for nothing.
 
         Raises: ValueError: it is not of the kind.
         """
-        text = form.get(f"param.{self.name}")
+        text = form.get(self.key)
         if self.kind == "check":
             return bool(text)
         if self.kind == "choices":
-            ticked = form.all(f"param.{self.name}")
+            ticked = form.all(self.key)
             return ticked if ticked or self.default else None
         if not text:
             return None
         if self.kind == "whole":
             return _whole(text)
+        if self.kind == "wholes":
+            return [_whole(one) for one in re.split(r"[,;\s]+", text.strip(",; "))]
         if self.kind == "number":
             return _number(text)
         return _json(text) if self.kind == "json" else text
@@ -73,7 +92,7 @@ def read(wanted: list[Field], form: Form) -> dict[str, Any]:
         try:
             value = field.read(form)
         except ValueError:
-            errors[field.name] = "is not JSON" if field.kind == "json" else "is not a number"
+            errors[field.key] = _NOT[field.kind]
             continue
         if value is not None or (field.may_be_empty and field.default is not None):
             found[field.name] = value
@@ -102,6 +121,22 @@ def _json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def form_of(wanted: list[Field], values: dict[str, Any]) -> dict[str, list[str]]:
+    """Give the fields of a form that holds these parameters; for those not given, the defaults."""
+    return {field.key: field.typed(values.get(field.name, field.default)) for field in wanted}
+
+
+def wrong(error: InvalidInputError) -> dict[str, str]:
+    """Say at which field to show an error: a parameter by its key, what is within it there too."""
+    return {".".join((error.field or "").split(".")[:2]): str(error)}
+
+
+def elsewhere(wanted: list[Field], errors: dict[str, str]) -> list[str]:
+    """Give what is wrong, but with none of the parameters that have a field."""
+    keys = {field.key for field in wanted}
+    return [words for where, words in errors.items() if where not in keys]
+
+
 def _field(name: str, part: dict[str, Any], shared: dict[str, Any], *, required: bool) -> Field:
     told = {"help": part.get("description", ""), "default": part.get("default")}
     some, may_be_empty = _without_null(part, shared)
@@ -110,8 +145,9 @@ def _field(name: str, part: dict[str, Any], shared: dict[str, Any], *, required:
     if options:
         kind = "choice"
     elif some.get("type") == "array":
-        options = _options(_resolved(some.get("items", {}), shared))
-        kind = "choices" if options else "json"
+        items = _resolved(some.get("items", {}), shared)
+        options = _options(items)
+        kind = "choices" if options else "wholes" if items.get("type") == "integer" else "json"
     elif "type" in some:
         kinds = {"boolean": "check", "integer": "whole", "number": "number", "string": "text"}
         kind = kinds.get(some["type"], "json")

@@ -129,8 +129,7 @@ def start(name: str, form: FormDep) -> Response:
     except FormError as error:
         return _task_page(form.visitor, name, form=form, errors=error.errors)
     except InvalidInputError as error:
-        where = (error.field or "").removeprefix("params.").split(".")[0]
-        return _task_page(form.visitor, name, form=form, errors={where: str(error)})
+        return _task_page(form.visitor, name, form=form, errors=schema_forms.wrong(error))
     return form.visitor.lead(_page_of(answer), "It is asked for.")
 
 
@@ -146,7 +145,6 @@ def _task_page(
         lately = runs.list_runs(view.session, tasks=[found["name"]], limit=5)
         recent = [runs.public(one) for one in lately]
     wanted = schema_forms.fields(found["params_schema"])
-    named = {field.name for field in wanted}
     told = errors or {}
     return visitor.show(
         "console/task.html",
@@ -155,8 +153,8 @@ def _task_page(
         status=422 if errors else 200,
         task=found,
         fields=wanted,
-        typed=form,
+        typed=form or Form(visitor, schema_forms.form_of(wanted, {})),
         errors=told,
-        whole=[words for where, words in told.items() if where not in named],
+        elsewhere=schema_forms.elsewhere(wanted, told),
         recent=recent,
     )
