@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import (
@@ -66,6 +67,14 @@ _SHORT = text(
     " SET LOCAL enable_mergejoin = off"
 )
 _OUT_OF_TIME = {"57014", "55P03"}  # query_canceled, lock_not_available
+
+# How long a batch may have held its locks when it begins its next statement. With that statement
+# it is below half a second, which is what whoever waits for a row can be expected to wait.
+_HOLD_S = 0.25
+
+
+class SlowBatchError(Exception):
+    """A batch held its locks too long, and is to be undone."""
 
 
 class Kind(StrEnum):
@@ -308,10 +317,13 @@ def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) ->
 
     Who else holds a row keeps it for this walk. A row goes together with its parts; one with more
     parts than a batch may remove loses these first, and stays without them if it comes to be named
-    meanwhile. Each statement has 150 ms, so that no lock is held for long: see
-    :func:`is_out_of_time`.
+    meanwhile. Each statement has 150 ms, and all of them have not much more, so that no lock is
+    held for long: see :func:`is_out_of_time`.
+
+    Raises: SlowBatchError: it held its locks too long.
     """
     session.execute(_SHORT)
+    began = monotonic()
     found = session.execute(_next_old(rule, after, limit)).all()
     if not found:
         return Step({}, is_last=True)
@@ -319,8 +331,11 @@ def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) ->
     keys = [_one(row[-own:], lambda *values: values) for row in found]
     # In statements of their own: their snapshot is younger than the locks, so whoever came to name
     # one of these rows is seen, and nobody comes any more.
+    _check_time(began)
     going = set(_going(session, rule, keys))
+    _check_time(began)
     parts = _count_parts(session, rule, going, limit)
+    _check_time(began)
     taken: list[Any] = []
     room = limit
     for key, row in zip(keys, found, strict=True):
@@ -334,14 +349,21 @@ def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) ->
         if key in going:
             taken.append(key)
     removed = _remove_parts(session, rule, taken, limit) if parts else {}
+    _check_time(began)
     if taken:
         gone = delete(rule.model).where(_among(rule.key, taken))
         session.execute(gone.execution_options(synchronize_session=False))
         removed[rule.kind.value] = len(taken)
+        _check_time(began)
         if rule.is_audited:
             _tell(session, rule, found)
     is_last = len(found) < limit and after == tuple(found[-1])
     return Step(removed, is_last=is_last, after=after)
+
+
+def _check_time(began: float) -> None:
+    if monotonic() - began > _HOLD_S:
+        raise SlowBatchError
 
 
 def _next_old(rule: Rule, after: Cursor | None, limit: int) -> Select[Any]:
@@ -385,6 +407,10 @@ def _tell(session: Session, rule: Rule, found: Sequence[Any]) -> None:
     audit(session, "retention.purge", f"{rule.kind}.purge", rule.model.__tablename__, details)
 
 
-def is_out_of_time(error: OperationalError) -> bool:
+def is_out_of_time(error: Exception) -> bool:
     """Whether a batch took too long, so that a smaller one may not."""
-    return getattr(error.orig, "pgcode", None) in _OUT_OF_TIME
+    if isinstance(error, SlowBatchError):
+        return True
+    return (
+        isinstance(error, OperationalError) and getattr(error.orig, "pgcode", None) in _OUT_OF_TIME
+    )

@@ -361,6 +361,33 @@ def test_a_batch_that_takes_too_long_says_so_and_leaves_everything(
     assert len(ids(UserNotification)) == 1
 
 
+SLOW = """
+CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_sleep(0.04); RETURN NULL; END $$;
+CREATE TRIGGER dawdle AFTER DELETE ON task_runs EXECUTE FUNCTION dawdle();
+CREATE TRIGGER dawdle AFTER DELETE ON run_failures EXECUTE FUNCTION dawdle();
+"""
+
+
+def test_a_batch_whose_statements_together_take_too_long_leaves_everything(
+    committed_database, add, ids, monkeypatch
+):
+    monkeypatch.setattr(retention, "_HOLD_S", 0.05)
+    ((old,),) = add(run_row())
+    add(RunFailure(run_id=old, ref="a", error="e"))
+    with committed_database.transaction() as session:
+        session.execute(text(SLOW))
+    try:
+        with pytest.raises(retention.SlowBatchError) as caught:
+            purge_step(committed_database)
+    finally:
+        with committed_database.transaction() as session:
+            session.execute(text("DROP FUNCTION dawdle CASCADE"))
+    assert retention.is_out_of_time(caught.value)
+    assert ids(TaskRun) == {old}
+    assert len(ids(RunFailure)) == 1
+
+
 def test_no_delete_reaches_rows_that_no_rule_names():
     """A key to a purged table is known to its rule, and an index begins with it."""
     rules = retention.rules(DAYS)

@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from genonaut.api.config import Settings
 from genonaut.core.errors import RetryableError
 from genonaut.domain import retention
-from genonaut.domain.retention import MAX_BATCH, Kind, Rule, Step
+from genonaut.domain.retention import MAX_BATCH, Kind, Rule, SlowBatchError, Step
 from genonaut.worker.task import TaskContext, TaskParams, TaskResult, task
 
 
@@ -117,7 +117,7 @@ def _step(
             done = Tally(total=tally.total, removed=tally.removed + Counter(step.removed))
             if step.removed:
                 ctx.checkpoint(session, done)
-    except OperationalError as error:
+    except (OperationalError, SlowBatchError) as error:
         if retention.is_out_of_time(error):
             return None
         raise
