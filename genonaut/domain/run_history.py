@@ -1,9 +1,11 @@
 """Look back at runs."""
 
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, text
+from sqlalchemy import ARRAY, Text, cast, func, select, text, true
 from sqlalchemy.orm import Session
 
 from genonaut.db.models import TaskRun
@@ -51,3 +53,32 @@ def by_hour(session: Session, *, hours: int = 24) -> list[Hour]:
     ended = {begins: (completed, failed) for begins, completed, failed in found}
     slots = (first + timedelta(hours=n) for n in range(hours))
     return [Hour(begins, *ended.get(begins, (0, 0))) for begins in slots]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run, or its state while that is open."""
+
+    id: int
+    status: Status
+
+
+def outcomes(
+    session: Session, schedules: Collection[str], *, each: int = 5
+) -> dict[str, list[Outcome]]:
+    """Give the last runs of every schedule, the newest due time first."""
+    names = func.unnest(cast(list(schedules), ARRAY(Text))).table_valued("name")
+    wanted = names.render_derived(name="wanted")
+    last = (
+        select(TaskRun.id, TaskRun.status)
+        .where(TaskRun.schedule == wanted.c.name)
+        .order_by(TaskRun.due_at.desc())
+        .limit(each)
+        .lateral()
+    )
+    found: dict[str, list[Outcome]] = defaultdict(list)
+    for name, run_id, status in session.execute(
+        select(wanted.c.name, last.c.id, last.c.status).join(last, true())
+    ):
+        found[name].append(Outcome(run_id, Status(status)))
+    return found

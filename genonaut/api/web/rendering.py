@@ -62,6 +62,7 @@ _environment.globals.update(
 _environment.filters.update(
     ago=words.time_tag,
     exact=words.exact,
+    wall=words.wall,
     duration=words.duration,
     bytes=words.size,
     number=words.number,

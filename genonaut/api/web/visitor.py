@@ -82,12 +82,17 @@ class Visitor:
     def show(
         self, name: str, view: View, *, active: str, status: int = 200, **values: Any
     ) -> Response:
-        """Fill in a page inside the frame; ``active`` names its place in the navigation."""
+        """Fill in a page inside the frame; ``active`` names its place in the navigation.
+
+        ``status`` says that a form is shown again. A browser is answered 200 then: it would write
+        an error into its console, and htmx would not show the page.
+        """
+        is_browser = "sec-fetch-mode" in self.request.headers or is_htmx(self.request)
         told = unquote(self.request.cookies.get(_FLASH, ""))
         response = render(
             name,
             self.services.settings,
-            status=status,
+            status=200 if is_browser else status,
             who=view.who,
             may=view.who.role.includes,
             role=Role,

@@ -22,6 +22,13 @@ def exact(value: datetime | str) -> str:
     return moment(value).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def wall(value: datetime | str) -> str:
+    """Give a time as a clock of its own zone shows it: ``Sat 2026-03-28 14:05:09 +01:00``."""
+    at = moment(value)
+    text = at.isoformat(sep=" ", timespec="seconds")
+    return f"{at:%a} {text[:-6]} {text[-6:]}"
+
+
 def relative(value: datetime | str, now: datetime) -> str:
     """Give a time as its distance from ``now``: ``just now``, ``4 min ago``, ``in 2 h``."""
     seconds = (moment(value) - now).total_seconds()

@@ -9,6 +9,7 @@ from genonaut.api import errors
 from genonaut.api.web.pages import (
     console,
     console_runs,
+    console_schedule_form,
     console_schedules,
     entrance,
     gallery,
@@ -27,6 +28,7 @@ _ROUTERS = (
     preferences.router,
     console.router,
     console_runs.router,
+    console_schedule_form.router,
     console_schedules.router,
 )
 

@@ -1,7 +1,7 @@
 """See what is due when, let it rest, and have it run now."""
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -12,8 +12,12 @@ from genonaut.api.routes.schedules import Name
 from genonaut.api.web.checking import check, moment
 from genonaut.api.web.pages.console import answer_body
 from genonaut.api.web.visitor import FormDep, PageRoute, VisitorDep
-from genonaut.domain import runs, schedule_clock, schedules
+from genonaut.db.models import Schedule
+from genonaut.domain import run_history, runs, schedule_clock, schedules
+from genonaut.domain.schedules import Terms
 from genonaut.domain.users import Role
+from genonaut.worker.reckoning import timing_of
+from genonaut.worker.schedule import preview
 
 router = APIRouter(prefix="/console/schedules", include_in_schema=False, route_class=PageRoute)
 
@@ -21,27 +25,42 @@ _HERE = "/console/schedules"
 _ALL = 200
 _LATELY = 8
 _FIRINGS = 10
+_STRIP = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """When a schedule is due in the next day: hours from now, or ``often`` for more than 24."""
+
+    hours: tuple[float, ...] = ()
+    often: bool = False
 
 
 @router.get("")
 def list_all(visitor: VisitorDep) -> Response:
-    """List schedules: when each is due, and whether it rests."""
+    """List schedules: when each is due, what became of its last runs, whether it rests."""
     with visitor.look(Role.AUDITOR) as view:
         rows = schedules.list_schedules(view.session, limit=_ALL)
+        lately = run_history.outcomes(view.session, [row.name for row in rows])
         paused = schedules.pause_of_all(view.session)
         now = schedule_clock.look(view.session).now
-        shown = [_shown(schedules.public(row), now) for row in rows]
+        shown = [
+            {**schedules.public(row), "strip": _strip(row, now), "lately": lately[row.name]}
+            for row in rows
+        ]
         pause = schedules.public_pause(paused) if paused else None
     return visitor.show(
         "console/schedules.html", view, active="schedules", schedules=shown, pause=pause
     )
 
 
-def _shown(row: dict[str, Any], now: datetime) -> dict[str, Any]:
-    due = row["next_due_at"]
-    hours = (datetime.fromisoformat(due) - now).total_seconds() / 3600 if due else None
-    is_today = hours is not None and hours < 24
-    return {**row, "in_hours": max(0.0, hours or 0.0) if is_today else None}
+def _strip(row: Schedule, now: datetime) -> Strip:
+    if row.paused_at is not None or row.next_due_at is None:
+        return Strip()
+    due = preview(timing_of(Terms.of(row)), now, _STRIP + 1)
+    hours = [(one.due_at - now).total_seconds() / 3600 for one in due]
+    today = tuple(hour for hour in hours if hour < 24)
+    return Strip(often=True) if len(today) > _STRIP else Strip(today)
 
 
 @router.get("/{name}")
