@@ -35,6 +35,7 @@ class AuditEntry(Base):
     __table_args__ = (
         Index("ix_audit_log_actor_id_id", "actor_id", "id"),
         Index("ix_audit_log_at_id", "at", "id"),
+        Index("ix_audit_log_target_id", "target", "id"),
     )
 
     id: Mapped[BigId]
