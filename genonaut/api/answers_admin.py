@@ -25,6 +25,7 @@ class Task(BaseModel):
                 "has_overlap_key": False,
                 "max_attempts": 4,
                 "dry_run": False,
+                "only_failed": False,
                 "aliases": [],
                 "params_schema": {"type": "object", "properties": {"days": {"type": "integer"}}},
                 "result_schema": {"type": "object", "properties": {"rows": {"type": "integer"}}},
@@ -44,6 +45,9 @@ class Task(BaseModel):
     has_overlap_key: bool = Field(description="Whether that counts per key, not per task.")
     max_attempts: int
     dry_run: bool = Field(description="Whether it can say what it would do, and do nothing.")
+    only_failed: bool = Field(
+        description="Whether the items that a run could not do can be tried alone."
+    )
     aliases: list[str]
     params_schema: dict[str, Any] = Field(description="JSON Schema of the parameters.")
     result_schema: dict[str, Any] = Field(description="JSON Schema of the result.")

@@ -124,10 +124,17 @@ def cancel(
 
 @app.command("retry")
 def retry(
-    run_id: int, url: UrlOption = None, env: EnvOption = None, as_json: JsonOption = False
+    run_id: int,
+    only_failed: Annotated[
+        bool,
+        typer.Option("--only-failed", help="Of a run that ended: only the items it could not do."),
+    ] = False,
+    url: UrlOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Repeat a failed or cancelled run as a new one, from where it stopped."""
-    _act(run_id, "retry", url, env, as_json=as_json)
+    _act(run_id, "retry-failed" if only_failed else "retry", url, env, as_json=as_json)
 
 
 def _act(run_id: int, what: str, url: str | None, env: str | None, *, as_json: bool) -> None:

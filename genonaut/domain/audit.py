@@ -8,9 +8,13 @@ from sqlalchemy.orm import Session
 from genonaut.db.models import AuditEntry
 
 
-def entries(session: Session, *, before: int | None = None, limit: int = 50) -> list[AuditEntry]:
-    """List acts, newest first, older than the id ``before``."""
+def entries(
+    session: Session, *, target: str | None = None, before: int | None = None, limit: int = 50
+) -> list[AuditEntry]:
+    """List acts, those on ``target`` or all, newest first, older than the id ``before``."""
     query = select(AuditEntry)
+    if target is not None:
+        query = query.where(AuditEntry.target == target)
     if before is not None:
         query = query.where(AuditEntry.id < before)
     return list(session.scalars(query.order_by(AuditEntry.id.desc()).limit(limit)))

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ARRAY, Text, cast, func, select, text, true
 from sqlalchemy.orm import Session
 
-from genonaut.db.models import TaskRun
+from genonaut.db.models import RunFailure, TaskRun
 from genonaut.domain.lifecycle import Status
 
 
@@ -25,6 +25,14 @@ def last_completed(session: Session, task: str, *, before: int) -> TaskRun | Non
         .order_by(TaskRun.id.desc())
         .limit(1)
     ).one_or_none()
+
+
+def failures(
+    session: Session, run_id: int, *, after: int = 0, limit: int = 100
+) -> list[RunFailure]:
+    """List the items a run could not do, in the order they failed, after the id ``after``."""
+    query = select(RunFailure).where(RunFailure.run_id == run_id, RunFailure.id > after)
+    return list(session.scalars(query.order_by(RunFailure.id).limit(limit)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, aliased, defer
 from genonaut.core.errors import ConflictError, NotFoundError
 from genonaut.core.events import Event
 from genonaut.core.text import storable
-from genonaut.db.models import RunFailure, TaskRun
+from genonaut.db.models import TaskRun
 from genonaut.db.session import add_event, savepoint
 from genonaut.domain.lifecycle import FINAL, UNFINISHED, Machine, Status
 
@@ -292,6 +292,8 @@ def list_runs(
     tasks: Sequence[str] = (),
     statuses: Sequence[str] = (),
     schedule: str | None = None,
+    parent_id: int | None = None,
+    retry_of: int | None = None,
     before: int | None = None,
     limit: int = 50,
 ) -> list[TaskRun]:
@@ -301,19 +303,16 @@ def list_runs(
         query = query.where(TaskRun.task.in_(tasks))
     if statuses:
         query = query.where(TaskRun.status.in_(statuses))
-    if schedule is not None:
-        query = query.where(TaskRun.schedule == schedule)
+    for column, wanted in (
+        (TaskRun.schedule, schedule),
+        (TaskRun.parent_id, parent_id),
+        (TaskRun.retry_of, retry_of),
+    ):
+        if wanted is not None:
+            query = query.where(column == wanted)
     if before is not None:
         query = query.where(TaskRun.id < before)
     return list(session.scalars(query.order_by(TaskRun.id.desc()).limit(limit)))
-
-
-def failures(
-    session: Session, run_id: int, *, after: int = 0, limit: int = 100
-) -> list[RunFailure]:
-    """List the items a run could not do, in the order they failed, after the id ``after``."""
-    query = select(RunFailure).where(RunFailure.run_id == run_id, RunFailure.id > after)
-    return list(session.scalars(query.order_by(RunFailure.id).limit(limit)))
 
 
 def request_cancel(session: Session, run_id: int) -> TaskRun:

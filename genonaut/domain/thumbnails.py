@@ -34,7 +34,7 @@ from genonaut.core.errors import (
 )
 from genonaut.core.text import storable
 from genonaut.core.thumbnails import FORMATS, Thumbnails, ThumbSpec
-from genonaut.db.models import ContentImage, ContentItem, TaskRun, User
+from genonaut.db.models import ContentImage, ContentItem, RunFailure, TaskRun, User
 from genonaut.domain.lifecycle import Status
 
 MAKE_ONE = "thumbnails.make"
@@ -68,7 +68,8 @@ class Scope:
 
     ``spec`` is what every picture of the collection should have, unless ``is_extra``: then its
     thumbnails are added to those a picture has, and one that lacks any of them is ``missing``.
-    ``creator`` is a user name. ``first_id`` and ``last_id`` are inclusive.
+    ``creator`` is a user name. ``first_id`` and ``last_id`` are inclusive. ``failed_in`` is a run,
+    which could not do them.
     """
 
     spec: ThumbSpec
@@ -79,6 +80,7 @@ class Scope:
     creator: str | None = None
     first_id: int | None = None
     last_id: int | None = None
+    failed_in: int | None = None
 
     def pictures(self, *columns: Any) -> Select[Any]:
         """Give the query for ``columns`` of the pictures that want something, in no order."""
@@ -91,6 +93,14 @@ class Scope:
         ):
             if bound is not None:
                 query = query.where(compare(bounded, bound))
+        if self.failed_in is not None:
+            ref = func.concat(
+                "content/", ContentImage.content_id, "/images/", ContentImage.position
+            )
+            failure = select(RunFailure.id).where(
+                RunFailure.run_id == self.failed_in, RunFailure.ref == ref
+            )
+            query = query.where(failure.exists())
         if self.creator is not None:
             query = (
                 query.join(ContentItem, ContentItem.id == ContentImage.content_id)

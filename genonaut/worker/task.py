@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from genonaut.core.errors import GenonautError, InvalidInputError, NotFoundError
+from genonaut.core.errors import ConflictError, GenonautError, InvalidInputError, NotFoundError
 from genonaut.domain.run_attempts import Failure
 from genonaut.domain.runs import NewRun, Overlap, Trigger
 from genonaut.worker.context import TaskContext
@@ -94,6 +94,7 @@ class TaskDefinition(Generic[Params, Result]):
     overlap_key: Callable[[Params], str] | None
     max_attempts: int
     has_dry_run: bool
+    only_failed: Callable[[Params, int], Params] | None
     aliases: tuple[str, ...]
 
     def __call__(self, ctx: TaskContext, params: Params) -> Result:
@@ -129,6 +130,17 @@ class TaskDefinition(Generic[Params, Result]):
                 f"params: at most {MAX_PARAMS_BYTES // 1024} KiB of JSON", field="params"
             )
         return checked
+
+    def validate_failed(self, params: Any, run_id: int) -> Params:
+        """Give the parameters for only what the run ``run_id`` with ``params`` could not do.
+
+        Raises:
+            InvalidInputError: ``params`` are not valid any more.
+            ConflictError: the task has no such way.
+        """
+        if self.only_failed is None:
+            raise ConflictError(f"{self.name} cannot try failed items alone", code="not_alone")
+        return self.only_failed(self.validate(params), run_id)
 
     def request(
         self,
@@ -177,6 +189,7 @@ class TaskDefinition(Generic[Params, Result]):
             "has_overlap_key": self.overlap_key is not None,
             "max_attempts": self.max_attempts,
             "dry_run": self.has_dry_run,
+            "only_failed": self.only_failed is not None,
             "aliases": list(self.aliases),
             "params_schema": self.params.model_json_schema(),
             "result_schema": self.result.model_json_schema(mode="serialization"),
@@ -225,6 +238,7 @@ def task(
     overlap_key: Callable[[Any], str] | None = None,
     max_attempts: int = 4,
     dry_run: bool = False,
+    only_failed: Callable[[Any, int], Any] | None = None,
     aliases: tuple[str, ...] = (),
 ) -> Callable[[Work[Params, Result]], TaskDefinition[Params, Result]]:
     """Declare the function below as a task.
@@ -239,6 +253,8 @@ def task(
         max_attempts: how often a run is begun at most when workers are lost, or after a
             ``RetryableError``.
         dry_run: whether the function heeds ``ctx.dry_run``.
+        only_failed: gives, from the parameters and the id of a run, those of another that tries
+            only the items which that run could not do; default: the task has no such way.
         aliases: older names, under which runs and schedules may still be stored.
 
     Raises: TaskDeclarationError: the declaration is wrong; the message says how.
@@ -270,6 +286,7 @@ def task(
             overlap_key=overlap_key,
             max_attempts=max_attempts,
             has_dry_run=dry_run,
+            only_failed=only_failed,
             aliases=aliases,
         )
         _catalogue[name] = declared

@@ -21,7 +21,7 @@ from genonaut.api.main import create_app
 from genonaut.clients.bus import EventPublisher
 from genonaut.core.events import Event
 from genonaut.core.log import configure_logging
-from genonaut.db.models import Base
+from genonaut.db.models import Base, ContentImage, ContentItem
 from genonaut.db.session import Database
 from genonaut.domain import users
 from genonaut.domain.users import Role
@@ -289,3 +289,33 @@ def queries(database: Database, api_database: Database) -> Callable[..., int]:
         return seen
 
     return count
+
+
+@pytest.fixture
+def put(database):
+    """Store an item of somebody, with images that have thumbnails."""
+
+    def make(
+        username: str, prompt: str = "a fox", *, images: int = 1, private: bool = False
+    ) -> int:
+        with database.transaction() as session:
+            owner = users.find_user(session, username)
+            item = ContentItem(title=prompt, prompt=prompt, creator_id=owner.id, is_private=private)
+            session.add(item)
+            session.flush()
+            session.add_all(
+                ContentImage(
+                    content_id=item.id,
+                    position=n,
+                    storage_key=f"images/{item.id}-{n}",
+                    sha256=f"{item.id:032}{n:032}",
+                    mime="image/png",
+                    width=768,
+                    height=512,
+                    bytes=400_000,
+                )
+                for n in range(images)
+            )
+            return item.id
+
+    return make

@@ -12,6 +12,7 @@ from genonaut.api.web import schema_forms
 from genonaut.api.web.checking import whole
 from genonaut.api.web.visitor import Form
 from genonaut.domain import run_attempts, run_history, runs
+from genonaut.domain.run_attempts import Failure
 from genonaut.domain.runs import NewRun, Overlap, Trigger
 from genonaut.domain.users import Role
 from genonaut.worker import discovery
@@ -196,6 +197,35 @@ def test_schedules_rest_and_go_on(visit, act, database):
     assert "It is asked for." in act(oscar, f"{path}/run").text
     assert "Resume all" in act(oscar, "/console/pause").text
     assert "Pause all" in act(oscar, "/console/resume").text
+
+
+def test_a_run_shows_its_kin_and_what_it_could_not_do(visit, act, make_run, database, put):
+    oscar = visit("oscar", Role.OPERATOR)
+    visit("ada")
+    own, hidden = put("oscar"), put("ada", private=True)
+    run_id = make_run("thumbnails.backfill")
+    refs = [f"content/{own}/images/0", f"content/{hidden}/images/0", "content/99/images/7", "<i>"]
+    with database.transaction() as session:
+        held = run_attempts.claim(session, run_id, worker="w", lease_s=30)
+        run_attempts.fail_items(session, held, [Failure(ref, "odd <b>") for ref in refs])
+    assert "Run only these" not in oscar.get(f"/console/runs/{run_id}").text
+    with database.transaction() as session:
+        run_attempts.complete(session, held, {})
+    part, again = make_run(parent_id=run_id), make_run(retry_of=run_id)
+    page = oscar.get(f"/console/runs/{run_id}").text
+    assert shown(oscar.get(f"/console/runs/{run_id}")) == [part, again]
+    assert f'href="/pictures/{own}"' in page
+    assert f"content/{hidden}/images/0" in page
+    assert f"/pictures/{hidden}" not in page
+    assert "odd &lt;b&gt;" in page
+    led = act(oscar, f"/console/runs/{run_id}/retry-failed")
+    assert f"&#34;failed_in&#34;: {run_id}" in led.text
+    assert "run.retry_failed" in led.text
+    made = re.search(r"Run #(\d+)", led.text).group(1)
+    found = oscar.get(f"/console/audit?target=run:{made}").text
+    assert found.count("run.retry_failed") == 1
+    assert "run.retry_failed" not in oscar.get(f"/console/audit?target=run:{run_id}").text
+    assert "Nobody did anything" in oscar.get("/console/audit?target=%00x").text
 
 
 def test_the_hours_count_what_ended_in_them(database, make_run):

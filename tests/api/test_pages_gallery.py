@@ -3,42 +3,11 @@
 import re
 import time
 
-import pytest
 from sqlalchemy import text
 
-from genonaut.db.models import ContentImage, ContentItem
+from genonaut.db.models import ContentItem
 from genonaut.domain import interactions
 from genonaut.domain.users import find_user
-
-
-@pytest.fixture
-def put(database):
-    """Store an item of somebody, with images that have thumbnails."""
-
-    def make(
-        username: str, prompt: str = "a fox", *, images: int = 1, private: bool = False
-    ) -> int:
-        with database.transaction() as session:
-            owner = find_user(session, username)
-            item = ContentItem(title=prompt, prompt=prompt, creator_id=owner.id, is_private=private)
-            session.add(item)
-            session.flush()
-            session.add_all(
-                ContentImage(
-                    content_id=item.id,
-                    position=n,
-                    storage_key=f"images/{item.id}-{n}",
-                    sha256=f"{item.id:032}{n:032}",
-                    mime="image/png",
-                    width=768,
-                    height=512,
-                    bytes=400_000,
-                )
-                for n in range(images)
-            )
-            return item.id
-
-    return make
 
 
 def shown(page) -> list[int]:

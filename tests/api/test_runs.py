@@ -175,6 +175,38 @@ def test_a_retry_beside_a_live_run_of_other_parameters_is_told_of_it(olga):
     assert (answer.status_code, answer.json()["run_id"]) == (409, live)
 
 
+def test_what_a_run_could_not_do_is_tried_alone(olga, eve, make_run, claim, database):
+    whole, some = make_run("thumbnails.backfill"), make_run("thumbnails.backfill")
+    with database.transaction() as session:
+        run_attempts.complete(session, claim(whole), {})
+    held = claim(some)
+    with database.transaction() as session:
+        run_attempts.fail_items(session, held, [Failure("content/1/images/0", "odd")])
+        run_attempts.complete(session, held, {})
+    assert eve.client.post(f"{RUNS}/{some}/retry-failed").status_code == 403
+    answer = olga.client.post(f"{RUNS}/{some}/retry-failed")
+    assert answer.status_code == 202
+    made = answer.json()
+    assert (made["params"]["only"], made["params"]["failed_in"]) == ("failed", some)
+    assert made["task"] == "thumbnails.backfill"
+    assert answer.headers["location"] == f"{RUNS}/{made['id']}"
+    refused = olga.client.post(f"{RUNS}/{whole}/retry-failed")
+    assert (refused.status_code, refused.json()["code"]) == (409, "nothing_failed")
+    refused = olga.client.post(f"{RUNS}/{make_run()}/retry-failed")
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_alone")
+    entry, *none = eve.client.get(f"/api/v1/admin/audit?target=run:{made['id']}").json()["items"]
+    assert (entry["action"], entry["details"]["failed_in"]) == ("run.retry_failed", some)
+    assert not none
+
+
+def test_the_kin_of_a_run_is_listed(eve, make_run):
+    old = make_run()
+    part, again = make_run(parent_id=old), make_run(retry_of=old)
+    assert ids(eve.client.get(f"{RUNS}?parent_id={old}")) == [part]
+    assert ids(eve.client.get(f"{RUNS}?retry_of={old}")) == [again]
+    assert eve.client.get(f"{RUNS}?retry_of={'9' * 30}").status_code == 422
+
+
 def test_the_audit_log_is_read_page_by_page(olga, eve, make_run):
     for _ in range(3):
         olga.client.post(f"{RUNS}/{make_run()}/cancel")

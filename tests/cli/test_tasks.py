@@ -114,6 +114,8 @@ def test_a_failed_run_is_one_line_and_status_1(running: Commands) -> None:
     assert "it was to fail (on_demand)" in running("runs", "show", run_id).stdout
     again = json.loads(running("runs", "retry", run_id, "--json").stdout)
     assert again["retry_of"] == int(run_id)
+    alone = running.refusal("runs", "retry", run_id, "--only-failed")
+    assert alone.startswith("toys.count cannot try failed items alone")
 
 
 @pytest.mark.parametrize(

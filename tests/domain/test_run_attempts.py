@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.db.models import RunFailure
-from genonaut.domain import run_attempts, runs
+from genonaut.domain import run_attempts, run_history, runs
 from genonaut.domain.run_attempts import Failure
 from genonaut.domain.runs import Overlap
 
@@ -74,9 +74,11 @@ def test_failed_items_are_listed_once_each_with_their_newest_error(
         run_attempts.fail_items(session, held, [])
     assert reload(held.run).failed_items == 2
     with database.transaction() as session:
-        rows = runs.failures(session, held.run.id)
+        rows = run_history.failures(session, held.run.id)
         assert [(row.ref, row.error[:5]) for row in rows] == [("a", "two\ufffd"), ("b", "xxxxx")]
-        assert [row.ref for row in runs.failures(session, held.run.id, after=rows[0].id)] == ["b"]
+        assert [
+            row.ref for row in run_history.failures(session, held.run.id, after=rows[0].id)
+        ] == ["b"]
 
 
 def test_a_release_does_not_count_and_a_retry_does(database, make_run_claim, reload):

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from genonaut.core.clock import utcnow
-from genonaut.domain import run_attempts, run_families, runs
+from genonaut.domain import run_attempts, run_families, run_history, runs
 from genonaut.domain.run_attempts import Failure
 from genonaut.domain.runs import RUNS
 
@@ -173,5 +173,5 @@ def test_what_children_could_not_do_is_listed_once_with_their_parent(
         with database.transaction() as session:
             run_attempts.take_failures(session, parent, [held.row_id for held in children])
     with database.transaction() as session:
-        assert [f.ref for f in runs.failures(session, parent.row_id)] == ["0.png", "1.png"]
+        assert [f.ref for f in run_history.failures(session, parent.row_id)] == ["0.png", "1.png"]
     assert reload(parent.run).failed_items == 2

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from genonaut.core.errors import ConflictError, RetryableError
 from genonaut.db.models import TaskRun
-from genonaut.domain import run_attempts, run_families, runs
+from genonaut.domain import run_attempts, run_families, run_history, runs
 from genonaut.domain.runs import Trigger
 from genonaut.worker import drain
 from genonaut.worker.run_log import TAIL
@@ -275,7 +275,7 @@ def test_bad_items_are_listed_and_the_run_goes_on(toy, start_run, task_services)
     row = start_run(toy(work))
     assert (row.status, row.failed_items) == ("completed", 2)
     with task_services.database.transaction() as session:
-        assert [f.ref for f in runs.failures(session, row.id)] == ["a.png", "b.png"]
+        assert [f.ref for f in run_history.failures(session, row.id)] == ["a.png", "b.png"]
 
 
 def test_a_run_that_lost_its_claim_writes_nothing(toy, start_run, task_services):

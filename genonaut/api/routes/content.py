@@ -126,7 +126,7 @@ def shown(item: ContentItem, images: list[ContentImage], user_id: UUID) -> dict[
         "quality_score": item.quality_score,
         "metadata": _shown_metadata(item.item_metadata),
         "created_at": item.created_at.isoformat(),
-        "images": [_shown_image(image) for image in images],
+        "images": [shown_image(image) for image in images],
     }
 
 
@@ -138,7 +138,8 @@ def _shown_metadata(found: object) -> dict[str, str | int | float]:
     return {name: value for name, value in chosen.items() if isinstance(value, str | int | float)}
 
 
-def _shown_image(image: ContentImage) -> dict[str, Any]:
+def shown_image(image: ContentImage) -> dict[str, Any]:
+    """Give what a user who may see an image sees of it."""
     url = f"/api/v1/content/{image.content_id}/images/{image.position}"
     return {
         "position": image.position,

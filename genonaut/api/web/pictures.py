@@ -25,6 +25,12 @@ def tile(item: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def small(image: dict[str, Any]) -> dict[str, Any] | None:
+    """Give the smallest thumbnail of an image as the API answers it, if there is one."""
+    made = sorted(image["thumbnails"].values(), key=lambda one: one["width"])
+    return made[0] if made else None
+
+
 def tiles(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give one tile for each item that has an image."""
     return [tile(item, item["images"][0]) for item in items if item["images"]]

@@ -62,6 +62,12 @@ class Params(TaskParams):
     last_id: int | None = Field(
         default=None, ge=1, le=2**63 - 1, description="Only pictures up to this id."
     )
+    failed_in: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**63 - 1,
+        description="Only pictures that the run of this id could not do; with `only=failed`.",
+    )
     limit: int | None = Field(default=None, ge=1, description="At most so many pictures.")
     rate: float | None = Field(
         default=None, ge=0.01, le=10_000, description="At most so many pictures per second."
@@ -76,6 +82,8 @@ class Params(TaskParams):
     def _is_clear(self) -> Self:
         if self.only is Only.OUTDATED and (self.sizes or self.formats):
             raise ValueError("what is outdated gets the usual sizes and formats")
+        if self.failed_in is not None and self.only is not Only.FAILED:
+            raise ValueError("failed_in goes with only=failed")
         return self
 
 
@@ -138,6 +146,10 @@ def _subject(params: Params) -> str:
     return f"{shared}:{params.model_dump_json(exclude=pace, exclude_none=True)}"
 
 
+def _only_failed(params: Params, run_id: int) -> Params:
+    return Params(only=Only.FAILED, failed_in=run_id, sizes=params.sizes, formats=params.formats)
+
+
 @task(
     NAME,
     title="Backfill thumbnails",
@@ -146,6 +158,7 @@ def _subject(params: Params) -> str:
     overlap_key=_subject,
     max_attempts=100,
     dry_run=True,
+    only_failed=_only_failed,
 )
 def backfill(ctx: TaskContext, params: Params) -> Result:
     """Make the thumbnails that pictures should have, oldest picture first.
@@ -247,6 +260,7 @@ def _scope(ctx: TaskContext, params: Params) -> Scope:
         creator=params.creator,
         first_id=params.first_id,
         last_id=params.last_id,
+        failed_in=params.failed_in,
     )
 
 

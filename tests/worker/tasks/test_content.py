@@ -2,7 +2,7 @@
 
 import pytest
 
-from genonaut.domain import runs
+from genonaut.domain import run_history
 from genonaut.worker import drain
 from genonaut.worker.tasks import content as module
 from genonaut.worker.tasks.content import ImportResult, Result, import_folder, refresh_stats
@@ -61,7 +61,7 @@ def test_what_is_no_picture_is_listed(start_run, root, make_user, database):
     row = start_run(import_folder, folder=".", creator="ada")
     assert (row.result["failed"], row.failed_items) == (1, 1)
     with database.transaction() as session:
-        [failure] = runs.failures(session, row.id)
+        [failure] = run_history.failures(session, row.id)
     assert failure.ref == "bad.png"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genonaut.domain import runs
+from genonaut.domain import run_history, runs
 from genonaut.worker.tasks import storage as module
 from genonaut.worker.tasks.storage import Result, sweep_orphans
 from genonaut.worker.tasks.thumbnails import backfill
@@ -70,7 +70,7 @@ def test_rows_without_files_are_listed_and_lost_thumbnails_made_anew(
     row = start_run(sweep_orphans)
     assert (row.result["lost"], row.result["queued_again"], row.result["rows"]) == (1, 1, 3)
     with database.transaction() as session:
-        [failure] = runs.failures(session, row.id)
+        [failure] = run_history.failures(session, row.id)
     assert failure.ref == f"content/{images[0].content_id}/images/0"
     result, _ = run_task(backfill)
     assert result.made == 1

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from genonaut.core.errors import StorageFullError
+from genonaut.core.errors import ConflictError, InvalidInputError, StorageFullError
 from genonaut.db.models import ContentImage, ContentItem, TaskRun
-from genonaut.domain import runs
+from genonaut.domain import run_history, runs
 from genonaut.domain.thumbnails import Only, standard
 from genonaut.worker.sharing import _Shared
 from genonaut.worker.tasks import thumbnails as module
@@ -77,7 +77,7 @@ def test_what_cannot_be_done_is_listed_and_tried_again_only_when_asked(
     row = start_run(backfill)
     assert (row.status, row.failed_items) == ("completed", 1)
     with database.transaction() as session:
-        [failure] = runs.failures(session, row.id)
+        [failure] = run_history.failures(session, row.id)
     assert failure.ref == f"content/{bad.content_id}/images/0"
     assert failure.error.endswith("(unreadable_image)")
     assert rows()[1].thumb_error == failure.error
@@ -87,6 +87,25 @@ def test_what_cannot_be_done_is_listed_and_tried_again_only_when_asked(
         session.get_one(ContentImage, bad.id).storage_key = good.storage_key
     assert counts(run_task(backfill, only="failed")[0]) == (1, 1, 0)
     assert [(row.thumb_spec, row.thumb_error) for row in rows()] == [(USUAL.hash, None)] * 2
+
+
+def test_what_one_run_could_not_do_is_tried_alone(run_task, start_run, make_image, rows, database):
+    good, earlier = make_image(), make_image(data=b"rubbish")
+    assert start_run(backfill).failed_items == 1
+    later = make_image(data=b"rubbish")
+    row = start_run(backfill, sizes=[64])
+    assert row.failed_items == 1
+    with database.transaction() as session:
+        for bad in (earlier, later):
+            session.get_one(ContentImage, bad.id).storage_key = good.storage_key
+    params = backfill.validate_failed(row.params, row.id)
+    assert counts(run_task(backfill, **params.model_dump(mode="json"))[0]) == (1, 1, 0)
+    assert [image.thumb_error is None for image in rows()] == [True, False, True]
+    assert set(rows()[2].thumbnails) == {"64"}
+    with pytest.raises(InvalidInputError, match="failed_in goes with"):
+        backfill.validate({"failed_in": row.id})
+    with pytest.raises(ConflictError, match="alone"):
+        make_one.validate_failed({"image_id": 1}, row.id)
 
 
 def test_other_settings_make_what_there_is_outdated(

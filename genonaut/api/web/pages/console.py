@@ -101,11 +101,19 @@ def stale(visitor: VisitorDep) -> Response:
 
 @router.get("/audit")
 def who_did_what(request: Request, visitor: VisitorDep) -> Response:
-    """List acts, newest first."""
+    """List acts, newest first; those on one thing if asked."""
+    target = lists.asked(request, "target")
     with visitor.look(Role.AUDITOR) as view:
-        rows = audit.entries(view.session, before=lists.before(request), limit=_PAGE + 1)
+        rows = audit.entries(
+            view.session, target=target or None, before=lists.before(request), limit=_PAGE + 1
+        )
         rows, following = lists.split(request, rows, _PAGE)
         entries = [audit.public(row) for row in rows]
     return visitor.show(
-        "console/audit.html", view, active="audit", entries=entries, following=following
+        "console/audit.html",
+        view,
+        active="audit",
+        entries=entries,
+        target=target,
+        following=following,
     )

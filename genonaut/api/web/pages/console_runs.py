@@ -1,17 +1,23 @@
 """Watch runs, say what is to be run, and stop or repeat it."""
 
+import re
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from genonaut.api.deps import Id
 from genonaut.api.requests import RunRequest
+from genonaut.api.routes import content as content_routes
 from genonaut.api.routes import runs as run_routes
 from genonaut.api.routes import tasks as task_routes
 from genonaut.api.web import lists, schema_forms
 from genonaut.api.web.checking import FormError, check
-from genonaut.api.web.visitor import Form, FormDep, PageRoute, Visitor, VisitorDep
+from genonaut.api.web.pictures import small
+from genonaut.api.web.visitor import Form, FormDep, PageRoute, View, Visitor, VisitorDep
 from genonaut.core.errors import InvalidInputError
-from genonaut.domain import runs
+from genonaut.db.models import RunFailure
+from genonaut.domain import audit, content, run_history, runs
 from genonaut.domain.lifecycle import FINAL, Status
 from genonaut.domain.users import Role
 from genonaut.worker import discovery, task
@@ -20,6 +26,8 @@ router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageR
 
 _PAGE = 30
 _FAILED_ITEMS = 50
+_KIN = 50
+_PICTURE = re.compile(r"content/(?P<content>[0-9]{1,18})/images/(?P<position>[0-9]{1,4})")
 _EVERY_MINUTE = "jobs.reap_stale"
 
 
@@ -63,18 +71,61 @@ def _here(request: Request) -> str:
 
 @router.get("/runs/{run_id}")
 def run(run_id: Id, visitor: VisitorDep) -> Response:
-    """Show a run whole: what was asked, how far it is, what it said and could not do."""
+    """Show a run whole: what was asked, how far it is, what it said, could not do and led to."""
     with visitor.look(Role.AUDITOR) as view:
         row = runs.one(view.session, run_id)
-        failed = runs.failures(view.session, run_id, limit=_FAILED_ITEMS)
+        failed = run_history.failures(view.session, run_id, limit=_FAILED_ITEMS)
+        parts = runs.list_runs(view.session, parent_id=run_id, limit=_KIN)
+        repeats = runs.list_runs(view.session, retry_of=run_id, limit=_KIN)
+        acts = audit.entries(view.session, target=f"run:{run_id}", limit=_KIN)
         shown = {
             **runs.public(row),
             "log_tail": row.log_tail,
-            "failed": [{"ref": one.ref, "error": one.error} for one in failed],
+            "failed": _with_pictures(view, failed),
+            "parts": [runs.public(one) for one in parts],
+            "repeats": [runs.public(one) for one in repeats],
         }
+        told = [audit.public(entry) for entry in acts]
+    known = discovery.catalogue().get(row.task)
     return visitor.show(
-        "console/run.html", view, active="runs", run=shown, over=row.status in FINAL
+        "console/run.html",
+        view,
+        active="runs",
+        run=shown,
+        over=row.status in FINAL,
+        acts=told,
+        only_failed=known is not None and known.only_failed is not None and row.status in FINAL,
     )
+
+
+def _with_pictures(view: View, failed: list[RunFailure]) -> list[dict[str, Any]]:
+    """Give failed items; those that are pictures the visitor may see with what there is of them."""
+    places = {one.ref: found for one in failed if (found := _PICTURE.fullmatch(one.ref))}
+    ids = {int(found["content"]) for found in places.values()}
+    items = content.visible_among(view.session, view.who.user_id, ids)
+    images = content.images_of(view.session, items)
+    known = {(item.id, image.position): image for item in items for image in images[item.id]}
+    shown = []
+    for one in failed:
+        found = places.get(one.ref)
+        key = (int(found["content"]), int(found["position"])) if found else (0, 0)
+        image = known.get(key)
+        shown.append(
+            {
+                "ref": one.ref,
+                "error": one.error,
+                "picture": f"/pictures/{image.content_id}" if image else None,
+                "thumbnail": small(content_routes.shown_image(image)) if image else None,
+            }
+        )
+    return shown
+
+
+@router.post("/runs/{run_id}/retry-failed")
+def retry_failed(run_id: Id, form: FormDep) -> Response:
+    """Try what a run could not do once more, and only that."""
+    answer = run_routes.retry_failed(run_id, form.visitor.request, form.visitor.caller)
+    return form.visitor.lead(_page_of(answer), "Only these are tried.")
 
 
 @router.post("/runs/{run_id}/cancel")
