@@ -17,7 +17,7 @@ from genonaut.domain.runs import NewRun, Overlap, Trigger
 from genonaut.domain.users import Role
 from genonaut.worker import discovery
 
-PAGES = ("", "/runs", "/tasks", "/schedules", "/workers", "/stale", "/audit")
+PAGES = ("", "/runs", "/tasks", "/schedules", "/workers", "/stale", "/thumbnails", "/audit")
 TASK = "content.refresh_stats"
 
 
@@ -226,6 +226,18 @@ def test_a_run_shows_its_kin_and_what_it_could_not_do(visit, act, make_run, data
     assert found.count("run.retry_failed") == 1
     assert "run.retry_failed" not in oscar.get(f"/console/audit?target=run:{run_id}").text
     assert "Nobody did anything" in oscar.get("/console/audit?target=%00x").text
+
+
+def test_thumbnails_are_counted_and_made_from_their_page(visit, act, put):
+    oscar = visit("oscar", Role.OPERATOR)
+    assert "There are no pictures yet." in oscar.get("/console/thumbnails").text
+    put("oscar", images=3)
+    page = oscar.get("/console/thumbnails").text
+    assert "3 pictures without thumbnails" in page
+    assert "that could not be done" not in page
+    led = act(oscar, "/console/tasks/thumbnails.backfill", **{"params.only": "missing", "how": "run"})
+    made = re.search(r"Run #(\d+)", led.text).group(1)
+    assert shown(oscar.get("/console/thumbnails")) == [int(made)]
 
 
 def test_the_hours_count_what_ended_in_them(database, make_run):

@@ -125,11 +125,11 @@ def test_f05_a_worker_frozen_while_drawing_leaves_its_successor_alone(rig: Rig) 
 
 @pytest.mark.slow
 def test_f06_a_stopping_worker_finishes_what_fits_into_its_grace(rig: Rig) -> None:
-    worker = rig.worker()
+    worker = rig.worker(WORKER_SHUTDOWN_GRACE_S=str(RECOVERY_S))
     job_id = rig.submit(steps=50)
     rig.wait_until_drawing(job_id)
     worker.terminate()
-    assert worker.wait(GRACE_S + 10) == 0
+    assert worker.wait(RECOVERY_S + 10) == 0
     job = rig.job(job_id)
     assert (job.status, job.attempt) == ("completed", 1)
     assert rig.outcomes(job_id) == ["completed"]
@@ -192,7 +192,9 @@ def test_f08_a_job_that_nobody_ends_is_taken_from_its_live_worker(rig: Rig) -> N
     rig.worker("second", **limits)
     until(lambda: rig.outcomes(job_id)[:1] == ["timed_out"], "the attempt is timed out")
     job = rig.wait_for(job_id, "completed", RECOVERY_S)
-    assert (job.attempt, rig.outcomes(job_id)) == (2, ["timed_out", "completed"])
+    # A busy machine may not draw it within the soft limit; then it is given back and found again.
+    ended = [outcome for outcome in rig.outcomes(job_id) if outcome != "released"]
+    assert (job.attempt, ended) == (2, ["timed_out", "completed"])
     assert "did not end it at its limit of 4 seconds" in rig.timeline(job_id)
     assert rig.mended() == [("overtime", "job", job_id, "pending")]
     stuck.cont()

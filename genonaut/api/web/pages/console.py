@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from genonaut.api.requests_schedules import PauseRequest
 from genonaut.api.routes import operations, schedules
+from genonaut.api.routes import thumbnails as thumbnail_routes
 from genonaut.api.web import charts, lists
 from genonaut.api.web.checking import check
 from genonaut.api.web.visitor import FormDep, PageRoute, VisitorDep
@@ -16,6 +17,7 @@ from genonaut.domain.lifecycle import Status
 from genonaut.domain.schedules import pause_of_all, public_pause
 from genonaut.domain.users import Role
 from genonaut.worker.queues import GENERATION, QUEUES
+from genonaut.worker.tasks.thumbnails import NAME as BACKFILL
 
 router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageRoute)
 
@@ -97,6 +99,24 @@ def stale(visitor: VisitorDep) -> Response:
     with visitor.look(Role.AUDITOR) as view:
         pass
     return visitor.show("console/stale.html", view, active="stale", found=found)
+
+
+@router.get("/thumbnails")
+def thumbnails(visitor: VisitorDep) -> Response:
+    """Show where the thumbnails stand, and offer to make what there is to make."""
+    found = answer_body(thumbnail_routes.read_state(visitor.caller))
+    with visitor.look(Role.AUDITOR) as view:
+        lately = runs.list_runs(view.session, tasks=[BACKFILL], limit=_LATELY)
+        recent = [runs.public(run) for run in lately]
+    return visitor.show(
+        "console/thumbnails.html",
+        view,
+        active="thumbnails",
+        found=found,
+        recent=recent,
+        task=BACKFILL,
+        states=[(state, found[state]) for state in ("missing", "outdated", "failed")],
+    )
 
 
 @router.get("/audit")
