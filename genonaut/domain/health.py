@@ -1,10 +1,10 @@
 """Say how the whole is: what waits, who works, what is late; nothing is asked of Celery."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, String, case, func, literal, select, union_all
+from sqlalchemy import Select, String, case, cast, func, literal, null, select, union_all
 from sqlalchemy.orm import Session
 
 from genonaut.db.models import GenerationJob, Heartbeat, Schedule, TaskRun
@@ -265,6 +265,33 @@ def late_s(row: Schedule, seen: Look) -> float:
     if not may_fire or row.next_due_at is None:
         return 0.0
     return max(0.0, round((seen.now - row.next_due_at).total_seconds(), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """A job or a run that a worker works on; of a job, nothing that is its user's alone."""
+
+    kind: str
+    id: int
+    task: str | None
+    worker: str | None
+    started_at: datetime | None
+
+
+def at_work(session: Session, *, limit: int = 100) -> list[AtWork]:
+    """List what is worked on, by worker."""
+    jobs = select(
+        literal("job").label("kind"),
+        GenerationJob.id,
+        cast(null(), String).label("task"),
+        GenerationJob.worker.label("worker"),
+        GenerationJob.started_at,
+    ).where(GenerationJob.status == Status.RUNNING)
+    runs = select(
+        literal("run"), TaskRun.id, TaskRun.task, TaskRun.worker, TaskRun.started_at
+    ).where(TaskRun.status == Status.RUNNING)
+    found = session.execute(union_all(jobs, runs).order_by("worker", "kind", "id").limit(limit))
+    return [AtWork(*row) for row in found]
 
 
 def processes(session: Session) -> list[ProcessState]:

@@ -1,6 +1,6 @@
 """Look back at runs."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from genonaut.db.models import RunFailure, TaskRun
 from genonaut.domain.lifecycle import Status
+
+_ENDED = (Status.COMPLETED, Status.FAILED)
 
 
 def last_completed(session: Session, task: str, *, before: int) -> TaskRun | None:
@@ -36,31 +38,57 @@ def failures(
 
 
 @dataclass(frozen=True, slots=True)
-class Hour:
-    """How many runs ended in the hour that begins then, dry ones too."""
+class Ended:
+    """How many runs of a task ended, dry ones too."""
 
-    begins: datetime
+    task: str
     completed: int
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What ended in the hour that begins then, by task."""
+
+    begins: datetime
+    tasks: tuple[Ended, ...]
+
+    @property
+    def completed(self) -> int:
+        """How many runs did their work."""
+        return sum(one.completed for one in self.tasks)
+
+    @property
+    def failed(self) -> int:
+        """How many runs failed."""
+        return sum(one.failed for one in self.tasks)
+
+
 def by_hour(session: Session, *, hours: int = 24) -> list[Hour]:
-    """Count the runs that ended in each of the last hours, oldest first, this one included."""
+    """Count by task what ended in each of the last hours, oldest first, this one included."""
     this = session.scalars(select(func.date_trunc("hour", func.now()))).one()
     first = this - timedelta(hours=hours - 1)
     hour = func.date_trunc("hour", TaskRun.completed_at)
-    found = session.execute(
-        select(
-            hour,
-            func.count().filter(TaskRun.status == Status.COMPLETED),
-            func.count().filter(TaskRun.status == Status.FAILED),
+    ended: Counter[tuple[datetime, str, str]] = Counter()
+    for begins, task, status, count in session.execute(
+        select(hour, TaskRun.task, TaskRun.status, func.count())
+        .where(TaskRun.completed_at >= first, TaskRun.status.in_(_ENDED))
+        .group_by(text("1"), TaskRun.task, TaskRun.status)
+    ):
+        ended[begins, task, status] = count
+    slots = [first + timedelta(hours=n) for n in range(hours)]
+    tasks = sorted({task for _, task, _ in ended})
+    return [
+        Hour(
+            begins,
+            tuple(
+                Ended(task, *(ended[begins, task, status] for status in _ENDED))
+                for task in tasks
+                if any(ended[begins, task, status] for status in _ENDED)
+            ),
         )
-        .where(TaskRun.completed_at >= first)
-        .group_by(text("1"))
-    )
-    ended = {begins: (completed, failed) for begins, completed, failed in found}
-    slots = (first + timedelta(hours=n) for n in range(hours))
-    return [Hour(begins, *ended.get(begins, (0, 0))) for begins in slots]
+        for begins in slots
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from genonaut.api.web.checking import whole
 from genonaut.api.web.visitor import Form
 from genonaut.domain import run_attempts, run_history, runs
 from genonaut.domain.run_attempts import Failure
+from genonaut.domain.run_history import Ended
 from genonaut.domain.runs import NewRun, Overlap, Trigger
 from genonaut.domain.users import Role
 from genonaut.worker import discovery
@@ -235,9 +236,30 @@ def test_thumbnails_are_counted_and_made_from_their_page(visit, act, put):
     page = oscar.get("/console/thumbnails").text
     assert "3 pictures without thumbnails" in page
     assert "that could not be done" not in page
-    led = act(oscar, "/console/tasks/thumbnails.backfill", **{"params.only": "missing", "how": "run"})
+    led = act(
+        oscar, "/console/tasks/thumbnails.backfill", **{"params.only": "missing", "how": "run"}
+    )
     made = re.search(r"Run #(\d+)", led.text).group(1)
     assert shown(oscar.get("/console/thumbnails")) == [int(made)]
+
+
+def test_the_chart_counts_by_task_and_escapes_names(visit, make_run):
+    make_run("odd.<b>", fail="x"), make_run(fail="x")
+    page = visit("eve", Role.AUDITOR).get("/console").text
+    assert "odd.&lt;b&gt;: 0 completed, 1 failed" in page
+    assert f"{TASK}: 0 completed, 1 failed" in page
+    assert "Runs of the last 24 hours: 0 completed, 2 failed" in page
+
+
+def test_what_is_worked_on_is_listed_by_worker(visit, make_run, database, put):
+    eve = visit("eve", Role.AUDITOR)
+    run_id = make_run()
+    assert "Nothing." in eve.get("/console/workers").text
+    with database.transaction() as session:
+        run_attempts.claim(session, run_id, worker="celery@there", lease_s=30)
+    page = eve.get("/console/workers").text
+    assert f"run #{run_id}" in page
+    assert "celery@there" in page
 
 
 def test_the_hours_count_what_ended_in_them(database, make_run):
@@ -245,6 +267,7 @@ def test_the_hours_count_what_ended_in_them(database, make_run):
     with database.transaction() as session:
         hours = run_history.by_hour(session)
     assert len(hours) == 24
+    assert [one for hour in hours for one in hour.tasks] == [Ended(TASK, 0, 1)]
     assert [(hour.completed, hour.failed) for hour in hours[-2:]] in (
         [(0, 0), (0, 1)],
         [(0, 1), (0, 0)],

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from genonaut.domain.run_history import Hour
+from genonaut.domain.run_history import Ended, Hour
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 160, 36, 22
+_ROW, _NAMES, _NUMBERS = 22, 200, 110
 
 
 def by_hour(hours: Sequence[Hour]) -> Markup:
@@ -19,7 +20,7 @@ def by_hour(hours: Sequence[Hour]) -> Markup:
         left, wide = _LEFT + n * step + step * 0.14, step * 0.72
         good, bad = (room * count / most for count in (hour.completed, hour.failed))
         base = _HEIGHT - _BOTTOM
-        said = f"{hour.begins:%H:00} UTC: {hour.completed} completed, {hour.failed} failed"
+        said = "\n".join([_words(f"{hour.begins:%H:00} UTC", hour), *map(_of_task, hour.tasks)])
         parts.append(Markup("<g><title>{}</title>").format(said))
         parts.append(_bar("good", left, base - good, wide, good))
         parts.append(_bar("bad", left, base - good - bad, wide, bad))
@@ -35,6 +36,43 @@ def by_hour(hours: Sequence[Hour]) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
     ).format(_WIDTH, _HEIGHT, label, Markup().join(parts))
+
+
+def by_task(hours: Sequence[Hour]) -> Markup:
+    """Draw how many runs of each task ended, well and badly, those with most first."""
+    whole: dict[str, Ended] = {}
+    for one in (one for hour in hours for one in hour.tasks):
+        had = whole.get(one.task, Ended(one.task, 0, 0))
+        whole[one.task] = Ended(one.task, had.completed + one.completed, had.failed + one.failed)
+    rows = sorted(whole.values(), key=lambda one: (-one.completed - one.failed, one.task))
+    most = max([one.completed + one.failed for one in rows] + [1])
+    room = _WIDTH - _NAMES - _NUMBERS
+    parts = []
+    for n, one in enumerate(rows):
+        top = n * _ROW
+        good, bad = (room * count / most for count in (one.completed, one.failed))
+        numbers = f"{one.completed}" + (f" + {one.failed} failed" if one.failed else "")
+        parts += [
+            Markup("<g><title>{}</title>").format(_of_task(one)),
+            Markup('<text x="0" y="{}">{}</text>').format(top + 15, one.task),
+            _bar("good", _NAMES, top + 4, good, _ROW - 8),
+            _bar("bad", _NAMES + good, top + 4, bad, _ROW - 8),
+            Markup('<text x="{:.1f}" y="{}">{}</text></g>').format(
+                _NAMES + good + bad + 6, top + 15, numbers
+            ),
+        ]
+    label = "Runs by task: " + "; ".join(_of_task(one) for one in rows)
+    return Markup(
+        '<svg class="chart rows" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(_WIDTH, max(1, len(rows)) * _ROW, label, Markup().join(parts))
+
+
+def _words(name: str, counted: Hour | Ended) -> str:
+    return f"{name}: {counted.completed} completed, {counted.failed} failed"
+
+
+def _of_task(one: Ended) -> str:
+    return _words(one.task, one)
 
 
 def _line(value: int, room: float, at: float = 0.0) -> Markup:

@@ -1,6 +1,7 @@
 """Look after the house: how it is, who works, what is stuck, who did what."""
 
 import json
+import socket
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,7 +12,7 @@ from genonaut.api.routes import operations, schedules
 from genonaut.api.routes import thumbnails as thumbnail_routes
 from genonaut.api.web import charts, lists
 from genonaut.api.web.checking import check
-from genonaut.api.web.visitor import FormDep, PageRoute, VisitorDep
+from genonaut.api.web.visitor import FormDep, PageRoute, Visitor, VisitorDep
 from genonaut.domain import audit, health, run_history, runs
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.schedules import pause_of_all, public_pause
@@ -24,6 +25,7 @@ router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageR
 _PAGE = 50
 _LATELY = 8
 _STALE = 100
+_LOOPBACK_S = 0.2
 
 
 def answer_body(response: Response) -> dict[str, Any]:
@@ -50,7 +52,10 @@ def overview(visitor: VisitorDep) -> Response:
         stale=sum(stale["counts"].values()),
         running=sum(queue.running for queue in queues),
         waiting=sum(queue.pending for queue in queues),
+        oldest_s=max((queue.oldest_due_s or 0 for queue in queues), default=0),
+        free_mb=next((one["value"] for one in whole["checks"] if one["name"] == "disk"), None),
         chart=charts.by_hour(hours),
+        by_task=charts.by_task(hours),
         failed_today=sum(hour.failed for hour in hours),
         failed=shown,
     )
@@ -64,6 +69,7 @@ def workers(visitor: VisitorDep) -> Response:
             queue.public() for queue in health.queues(view.session, QUEUES, job_queue=GENERATION)
         ]
         processes = [process.public() for process in health.processes(view.session)]
+        at_work = health.at_work(view.session)
         paused = pause_of_all(view.session)
         pause = public_pause(paused) if paused else None
     return visitor.show(
@@ -72,8 +78,22 @@ def workers(visitor: VisitorDep) -> Response:
         active="workers",
         queues=queues,
         processes=processes,
+        at_work=at_work,
         pause=pause,
+        flower=_flower(visitor),
     )
+
+
+def _flower(visitor: Visitor) -> str | None:
+    """Give where Flower is: on this machine alone, so only to who looks from there, if it runs."""
+    host, port = visitor.request.url.hostname, visitor.services.settings.flower_port
+    if host not in {"127.0.0.1", "localhost"}:
+        return None
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=_LOOPBACK_S).close()
+    except OSError:
+        return None
+    return f"http://{host}:{port}/"
 
 
 @router.post("/pause")
