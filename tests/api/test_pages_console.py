@@ -262,6 +262,40 @@ def test_what_is_worked_on_is_listed_by_worker(visit, make_run, database, put):
     assert "celery@there" in page
 
 
+def test_all_runs_that_a_filter_finds_are_cancelled_or_repeated(visit, act, make_run, database):
+    oscar = visit("oscar", Role.OPERATOR)
+    waiting, minutely = [make_run() for _ in range(3)], make_run("jobs.reap_stale")
+    failed = make_run("thumbnails.backfill", fail="x")
+    assert 'act=cancel&amp;status=pending"' in oscar.get("/console/runs?status=pending").text
+    assert "act=retry" not in oscar.get("/console/runs?status=pending").text
+    page = oscar.get(f"/console/batch?act=cancel&task={TASK}")
+    assert "Cancel 3 runs" in page.text
+    ids = re.search(r'name="ids" value="([\d,]+)"', page.text).group(1)
+    assert {int(one) for one in ids.split(",")} == set(waiting)
+    with database.transaction() as session:
+        held = run_attempts.claim(session, waiting[0], worker="w", lease_s=30)
+        run_attempts.complete(session, held, {})
+    led = act(oscar, "/console/batch", act="cancel", ids=ids, query=f"task={TASK}")
+    assert "2 told to stop; 1 could not be." in led.text
+    assert str(led.url).endswith(f"/console/runs?task={TASK}")
+    with database.transaction() as session:
+        states = {run.id: run.status for run in runs.list_runs(session)}
+    assert [states[one] for one in waiting] == ["completed", "cancelled", "cancelled"]
+    assert states[minutely] == "pending"
+    assert "Retry 3 runs" in oscar.get("/console/batch?act=retry").text
+    led = act(oscar, "/console/batch", act="retry", ids=str(failed), query="")
+    assert "1 repeated." in led.text
+    assert "There is no run to cancel" in oscar.get("/console/batch?act=cancel&task=no.such").text
+    for odd in ("act=burn", "act=retry&status=pending"):
+        assert oscar.get(f"/console/batch?{odd}").status_code == 404
+    for odd in ("", "x", "1,,2", "9" * 30, "-1"):
+        assert act(oscar, "/console/batch", act="cancel", ids=odd).status_code == 422
+    assert (
+        act(visit("eve", Role.AUDITOR), "/console/batch", act="cancel", ids="1").status_code == 403
+    )
+    assert visit("adam", Role.AUDITOR).get("/console/batch?act=cancel").status_code == 403
+
+
 def test_the_hours_count_what_ended_in_them(database, make_run):
     make_run(fail="x")
     with database.transaction() as session:

@@ -1,22 +1,26 @@
 """Watch runs, say what is to be run, and stop or repeat it."""
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from genonaut.api.deps import Id
+from genonaut.api.deps import MAX_ID, Id
 from genonaut.api.requests import RunRequest
 from genonaut.api.routes import content as content_routes
 from genonaut.api.routes import runs as run_routes
 from genonaut.api.routes import tasks as task_routes
 from genonaut.api.web import lists, schema_forms
-from genonaut.api.web.checking import FormError, check
+from genonaut.api.web.checking import FormError, check, whole
 from genonaut.api.web.pictures import small
 from genonaut.api.web.visitor import Form, FormDep, PageRoute, View, Visitor, VisitorDep
-from genonaut.core.errors import InvalidInputError
-from genonaut.db.models import RunFailure
+from genonaut.core.errors import ConflictError, InvalidInputError, NotFoundError
+from genonaut.db.models import RunFailure, TaskRun
 from genonaut.domain import audit, content, run_history, runs
 from genonaut.domain.lifecycle import FINAL, Status
 from genonaut.domain.users import Role
@@ -29,26 +33,62 @@ _FAILED_ITEMS = 50
 _KIN = 50
 _PICTURE = re.compile(r"content/(?P<content>[0-9]{1,18})/images/(?P<position>[0-9]{1,4})")
 _EVERY_MINUTE = "jobs.reap_stale"
+_BATCH = 200
+_ACTS = {
+    "cancel": (Status.PENDING, Status.RUNNING),
+    "retry": (Status.FAILED, Status.CANCELLED),
+}
+_DONE = {"cancel": "told to stop", "retry": "repeated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which runs somebody wants to see."""
+
+    task: str
+    status: str
+    schedule: str
+    all: bool
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Read the filter's fields."""
+        task, status, schedule = (
+            lists.asked(request, name) for name in ("task", "status", "schedule")
+        )
+        is_known = status in set(Status)
+        return cls(task, status if is_known else "", schedule, lists.asked(request, "all") == "1")
+
+    @property
+    def query(self) -> str:
+        """Give it as the query of an address."""
+        fields = {"task": self.task, "status": self.status, "schedule": self.schedule}
+        return urlencode({k: v for k, v in fields.items() if v} | ({"all": 1} if self.all else {}))
+
+    def find(
+        self, session: Session, *, among: Sequence[str] = (), before: int | None, limit: int
+    ) -> list[TaskRun]:
+        """Give them, newest first; ``among`` these states if none was asked for."""
+        tasks = [self.task] if self.task else []
+        if not tasks and not self.schedule and not self.all:
+            tasks = [name for name in discovery.catalogue() if name != _EVERY_MINUTE]
+        return runs.list_runs(
+            session,
+            tasks=tasks,
+            statuses=[self.status] if self.status else among,
+            schedule=self.schedule or None,
+            before=before,
+            limit=limit,
+        )
 
 
 @router.get("/runs")
 def list_runs(request: Request, visitor: VisitorDep) -> Response:
     """List runs, newest first; what runs each minute only when it is asked for."""
-    asked = {name: lists.asked(request, name) for name in ("task", "status", "schedule", "all")}
+    asked = Asked.of(request)
     known = list(discovery.catalogue())
-    tasks = [asked["task"]] if asked["task"] else []
-    if not tasks and not asked["schedule"] and asked["all"] != "1":
-        tasks = [name for name in known if name != _EVERY_MINUTE]
-    statuses = [asked["status"]] if asked["status"] in set(Status) else []
     with visitor.look(Role.AUDITOR) as view:
-        rows = runs.list_runs(
-            view.session,
-            tasks=tasks,
-            statuses=statuses,
-            schedule=asked["schedule"] or None,
-            before=lists.before(request),
-            limit=_PAGE + 1,
-        )
+        rows = asked.find(view.session, before=lists.before(request), limit=_PAGE + 1)
         rows, following = lists.split(request, rows, _PAGE)
         shown = [runs.public(run) for run in rows]
     return visitor.show(
@@ -60,6 +100,8 @@ def list_runs(request: Request, visitor: VisitorDep) -> Response:
         asked=asked,
         tasks=known,
         statuses=list(Status),
+        acts=[act for act, which in _ACTS.items() if asked.status in {"", *which}],
+        query=asked.query,
         here=_here(request),
         hidden=_EVERY_MINUTE,
     )
@@ -67,6 +109,46 @@ def list_runs(request: Request, visitor: VisitorDep) -> Response:
 
 def _here(request: Request) -> str:
     return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+
+
+@router.get("/batch")
+def ask_for_batch(request: Request, visitor: VisitorDep) -> Response:
+    """Show which runs an act on all that a filter finds would be on, and ask whether to."""
+    asked, act = Asked.of(request), lists.asked(request, "act")
+    if act not in _ACTS or asked.status not in {"", *_ACTS[act]}:
+        raise NotFoundError("there is no such act on these runs")
+    with visitor.look(Role.OPERATOR) as view:
+        found = asked.find(view.session, among=_ACTS[act], before=None, limit=_BATCH + 1)
+        shown = [runs.public(run) for run in found[:_BATCH]]
+    return visitor.show(
+        "console/batch.html",
+        view,
+        active="runs",
+        act=act,
+        runs=shown,
+        more=len(found) > _BATCH,
+        query=asked.query,
+    )
+
+
+@router.post("/batch")
+def do_batch(form: FormDep) -> Response:
+    """Cancel or repeat the runs that were shown; what has changed meanwhile is left, and told."""
+    act, caller = form.get("act"), form.visitor.caller
+    ids = [whole(text) for text in form.get("ids").split(",")[:_BATCH]]
+    if act not in _ACTS or not all(isinstance(one, int) and 0 < one <= MAX_ID for one in ids):
+        raise InvalidInputError("the form is not one of ours")
+    left = 0
+    for run_id in ids:
+        try:
+            if act == "cancel":
+                run_routes.cancel(int(run_id), caller)
+            else:
+                run_routes.retry(int(run_id), form.visitor.request, caller)
+        except (ConflictError, NotFoundError, InvalidInputError):
+            left += 1
+    told = f"{len(ids) - left} {_DONE[act]}" + (f"; {left} could not be" if left else "")
+    return form.visitor.lead(f"/console/runs?{form.get('query')}", f"{told}.")
 
 
 @router.get("/runs/{run_id}")
