@@ -7,6 +7,7 @@ from markupsafe import Markup
 from genonaut.domain.run_history import Ended, Hour
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 160, 36, 22
+_RIGHT = 12
 _ROW, _NAMES, _NUMBERS = 22, 200, 110
 
 
@@ -35,7 +36,7 @@ def by_hour(hours: Sequence[Hour]) -> Markup:
     label = f"Runs of the last 24 hours: {whole[0]} completed, {whole[1]} failed"
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(_WIDTH, _HEIGHT, label, Markup().join(parts))
+    ).format(_WIDTH + _RIGHT, _HEIGHT, label, Markup().join(parts))
 
 
 def by_task(hours: Sequence[Hour]) -> Markup:
