@@ -163,6 +163,8 @@ class Content(BaseModel):
                 "is_mine": True,
                 "is_private": False,
                 "quality_score": None,
+                "liked": True,
+                "rating": 5,
                 "metadata": {},
                 "created_at": "2026-01-05T10:00:09+00:00",
                 "images": [
@@ -195,6 +197,8 @@ class Content(BaseModel):
     is_mine: bool
     is_private: bool
     quality_score: float | None
+    liked: bool
+    rating: int | None
     metadata: dict[str, Any]
     created_at: datetime
     images: list[Image]

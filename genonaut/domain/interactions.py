@@ -1,5 +1,6 @@
 """Take down what users do with pictures: what recommendations are made from."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -33,6 +34,14 @@ class Act(StrEnum):
 
 _KINDS = {Act.UNLIKE: Act.LIKE, Act.RECALL: Act.DISMISS}
 _COUNTED = frozenset({Act.VIEW, Act.DOWNLOAD, Act.SHARE})
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a user thinks of an item."""
+
+    liked: bool = False
+    rating: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +134,25 @@ def standing(session: Session, user_id: UUID, content_id: int) -> Standing:
         ).where(UserInteraction.user_id == user_id, UserInteraction.content_id == content_id)
     ).one()
     return Standing(content_id, **found._mapping)
+
+
+def opinions(session: Session, user_id: UUID, ids: Collection[int]) -> dict[int, Opinion]:
+    """Give what a user thinks of each of some items, in one query."""
+    found = dict.fromkeys(ids, Opinion())
+    if not found:
+        return found
+    likes = (UserInteraction.kind == Act.LIKE) & (UserInteraction.times > 0)
+    rows = session.execute(
+        select(
+            UserInteraction.content_id,
+            func.bool_or(likes).label("liked"),
+            func.max(UserInteraction.rating).label("rating"),
+        )
+        .where(
+            UserInteraction.user_id == user_id,
+            UserInteraction.content_id.in_(found),
+            UserInteraction.kind.in_((Act.LIKE, Act.RATE)),
+        )
+        .group_by(UserInteraction.content_id)
+    )
+    return found | {row.content_id: Opinion(row.liked, row.rating) for row in rows}

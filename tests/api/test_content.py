@@ -191,3 +191,24 @@ def test_a_picture_whose_file_is_gone_is_a_404(ada, make_item, storage):
     sha = image["sha256"]
     storage.delete(f"{sha[:2]}/{sha[2:4]}/{sha}.png")
     assert ada.client.get(image["url"]).status_code == 404
+
+
+def test_items_tell_what_the_caller_thinks_of_them(ada, bob, make_item, queries):
+    first, other = make_item(bob), make_item(bob)
+    for body in ({"kind": "like"}, {"kind": "rate", "rating": 4}, {"kind": "view"}):
+        ada.client.post(f"{CONTENT}/{first}/interactions", json=body)
+    ada.client.post(f"{CONTENT}/{other}/interactions", json={"kind": "like"})
+    ada.client.post(f"{CONTENT}/{other}/interactions", json={"kind": "unlike"})
+
+    def opinions(account, **asked):
+        items = account.client.get(CONTENT, params=asked).json()["items"]
+        return [(item["id"], item["liked"], item["rating"]) for item in items]
+
+    assert opinions(ada) == [(other, False, None), (first, True, 4)]
+    assert opinions(ada, liked=True) == [(first, True, 4)]
+    assert opinions(bob) == [(other, False, None), (first, False, None)]
+    assert ada.client.get(f"{CONTENT}/{first}").json()["rating"] == 4
+    few = queries(lambda: ada.client.get(CONTENT))
+    for _ in range(5):
+        make_item(bob)
+    assert queries(lambda: ada.client.get(CONTENT)) == few

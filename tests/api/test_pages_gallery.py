@@ -2,6 +2,7 @@
 
 import re
 import time
+from html import unescape
 
 from sqlalchemy import text
 
@@ -77,6 +78,26 @@ def test_a_picture_is_liked_rated_and_deleted_by_forms(visit, put, act, database
     assert "is deleted" in act(bob, f"{path}/delete").text
     assert ada.get(path).status_code == 404
     assert ada.post(f"{path}/like", data={"liked": 0}).status_code == 403
+
+
+def test_a_heart_in_the_grid_leads_back_to_where_one_was(visit, put, act):
+    ada = visit("ada")
+    visit("bob")
+    content_id = put("bob", "a <fox>")
+    page = ada.get("/gallery?q=fox")
+    back = unescape(re.search(r'name="back" value="([^"]+#[^"]+)"', page.text).group(1))
+    assert back == f"/gallery?q=fox#p{content_id}"
+    assert f'id="p{content_id}"' in page.text
+    heart = f'id="like-{content_id}" aria-pressed="%s"'
+    assert heart % "false" in page.text
+    assert heart % "true" in act(ada, f"/pictures/{content_id}/like", liked=0, back=back).text
+    assert act(ada, f"/pictures/{content_id}/like", liked=1, back=back).url.path == "/gallery"
+    # The same element is on the picture's page: htmx takes it from there.
+    assert heart % "false" in ada.get(f"/pictures/{content_id}").text
+    away = act(ada, f"/pictures/{content_id}/like", liked=1, back="//evil.example/")
+    assert away.url.path == f"/pictures/{content_id}"
+    act(ada, f"/pictures/{content_id}/rate", rating=4)
+    assert "4 stars" in ada.get("/gallery?q=fox").text
 
 
 def test_neighbours_are_those_one_may_see(visit, put):

@@ -16,8 +16,9 @@ from genonaut.api.pagination import CursorParam, LimitParam
 from genonaut.core.errors import GenonautError, InvalidInputError
 from genonaut.db.models import ContentImage, ContentItem
 from genonaut.db.session import on_commit
-from genonaut.domain import content, orphans
+from genonaut.domain import content, interactions, orphans
 from genonaut.domain.content import Filter, Unused
+from genonaut.domain.interactions import Opinion
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ def list_content(
     request: Request,
     caller: CallerDep,
     mine: Annotated[bool, Query(description="One's own only.")] = False,
+    liked: Annotated[bool, Query(description="What one likes only.")] = False,
     model: Annotated[str | None, Query(max_length=255, description="Checkpoint.")] = None,
     q: Annotated[str | None, Query(max_length=200, description="Part of the prompt.")] = None,
     limit: LimitParam = 50,
@@ -56,11 +58,15 @@ def list_content(
         if value is not None and "\0" in value:
             raise InvalidInputError("must not contain NUL characters", field=name)
     with caller.transaction() as (session, who):
-        wanted = Filter(mine=mine, model=model, text=q)
+        wanted = Filter(mine=mine, liked=liked, model=model, text=q)
         items = content.list_visible(session, who.user_id, wanted, before=before, limit=limit + 1)
         images = content.images_of(session, items)
+        opinions = interactions.opinions(session, who.user_id, images)
     return pagination.page(
-        request, items, limit, lambda item: shown(item, images[item.id], who.user_id)
+        request,
+        items,
+        limit,
+        lambda item: shown(item, images[item.id], who.user_id, opinions[item.id]),
     )
 
 
@@ -74,7 +80,8 @@ def read(content_id: Id, caller: CallerDep) -> Response:
     with caller.transaction() as (session, who):
         item = content.visible(session, who.user_id, content_id)
         images = content.images_of(session, [item])[item.id]
-    return JSONResponse(shown(item, images, who.user_id))
+        opinion = interactions.opinions(session, who.user_id, [item.id])[item.id]
+    return JSONResponse(shown(item, images, who.user_id, opinion))
 
 
 @router.delete(
@@ -114,8 +121,10 @@ def image(
     return files.respond(services.storage, picture, request.headers, request.method)
 
 
-def shown(item: ContentItem, images: list[ContentImage], user_id: UUID) -> dict[str, Any]:
-    """Give what a user who may see an item sees of it."""
+def shown(
+    item: ContentItem, images: list[ContentImage], user_id: UUID, opinion: Opinion
+) -> dict[str, Any]:
+    """Give what a user who may see an item sees of it, and their opinion."""
     return {
         "id": item.id,
         "title": item.title,
@@ -124,6 +133,8 @@ def shown(item: ContentItem, images: list[ContentImage], user_id: UUID) -> dict[
         "is_mine": item.creator_id == user_id,
         "is_private": item.is_private,
         "quality_score": item.quality_score,
+        "liked": opinion.liked,
+        "rating": opinion.rating,
         "metadata": _shown_metadata(item.item_metadata),
         "created_at": item.created_at.isoformat(),
         "images": [shown_image(image) for image in images],

@@ -18,7 +18,7 @@ from genonaut.db.models import ContentImage
 from genonaut.domain import content, interactions, recommendation_lists, users
 from genonaut.domain import recommendation_generations as generations
 from genonaut.domain.idempotency import Answer
-from genonaut.domain.interactions import Act
+from genonaut.domain.interactions import Act, Opinion
 from genonaut.domain.recommendation_lists import Place
 from genonaut.domain.users import Role
 
@@ -42,17 +42,20 @@ def list_recommendations(
     with caller.transaction() as (session, who):
         places = recommendation_lists.read(session, who.user_id, after=after, limit=limit + 1)
         images = content.images_of(session, [place.item for place in places])
+        opinions = interactions.opinions(session, who.user_id, images)
         recommendation_lists.mark_served(session, who.user_id, places[:limit])
     return pagination.page(
         request,
         places,
         limit,
-        lambda place: _shown(place, images[place.item.id], who.user_id),
+        lambda place: _shown(place, images[place.item.id], who.user_id, opinions[place.item.id]),
         cursor_of=lambda place: pagination.encode(place.mark),
     )
 
 
-def _shown(place: Place, images: list[ContentImage], user_id: UUID) -> dict[str, Any]:
+def _shown(
+    place: Place, images: list[ContentImage], user_id: UUID, opinion: Opinion
+) -> dict[str, Any]:
     return {
         "rank": place.rank,
         "score": round(place.score, 6),
@@ -61,7 +64,7 @@ def _shown(place: Place, images: list[ContentImage], user_id: UUID) -> dict[str,
             "text": place.words,
             "content_id": place.because_id,
         },
-        "content": shown(place.item, images, user_id),
+        "content": shown(place.item, images, user_id, opinion),
     }
 
 

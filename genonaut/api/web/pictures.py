@@ -17,6 +17,8 @@ def tile(item: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
         "id": item["id"],
         "title": item["title"] or item["prompt"] or f"Picture {item['id']}",
         "private": item["is_private"],
+        "liked": item["liked"],
+        "rating": item["rating"],
         "source": small["url"],
         "sources": ", ".join(f"{one['url']} {one['width']}w" for one in large_enough),
         "width": image["width"],

@@ -13,7 +13,7 @@ from genonaut.api.routes import recommendations as recommendation_routes
 from genonaut.api.routes.content import shown
 from genonaut.api.web import lists
 from genonaut.api.web.pictures import tiles
-from genonaut.api.web.visitor import Form, FormDep, PageRoute, View, VisitorDep
+from genonaut.api.web.visitor import Form, FormDep, PageRoute, View, VisitorDep, own_path
 from genonaut.core.errors import InvalidInputError
 from genonaut.db.models import ContentItem, GenerationJob
 from genonaut.domain import content, interactions, recommendation_lists, users
@@ -50,12 +50,14 @@ def gallery(request: Request, visitor: VisitorDep) -> Response:
         suggested=suggested,
         asked={"q": text, "model": model, "mine": mine, "liked": liked},
         is_first=before is None,
+        here=f"{request.url.path}?{request.url.query}",
     )
 
 
 def _answers(view: View, items: list[ContentItem]) -> list[dict[str, Any]]:
     images = content.images_of(view.session, items)
-    return [shown(item, images[item.id], view.who.user_id) for item in items]
+    opinions = interactions.opinions(view.session, view.who.user_id, images)
+    return [shown(item, images[item.id], view.who.user_id, opinions[item.id]) for item in items]
 
 
 def _for_you(view: View) -> list[dict[str, Any]]:
@@ -106,10 +108,10 @@ def _own_job(view: View, content_id: int) -> int | None:
 
 @router.post("/pictures/{content_id}/like")
 def like(content_id: Id, form: FormDep) -> Response:
-    """Like a picture, or take it back."""
+    """Like a picture, or take it back; leads back to where one was."""
     kind = "unlike" if form.get("liked") == "1" else "like"
     _record(form, content_id, InteractionRequest(kind=kind))  # type: ignore[arg-type]
-    return form.visitor.lead(f"/pictures/{content_id}")
+    return form.visitor.lead(own_path(form.get("back"), f"/pictures/{content_id}"))
 
 
 @router.post("/pictures/{content_id}/rate")

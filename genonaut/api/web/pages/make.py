@@ -17,7 +17,7 @@ from genonaut.api.web.rendering import toast
 from genonaut.api.web.visitor import FormDep, PageRoute, View, Visitor, VisitorDep
 from genonaut.core.errors import InvalidInputError, RateLimitedError
 from genonaut.db.models import GenerationJob
-from genonaut.domain import content, generation, timelines
+from genonaut.domain import content, generation, interactions, timelines
 from genonaut.domain.lifecycle import FINAL, UNFINISHED
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -132,9 +132,10 @@ def _cards(view: View, jobs: list[GenerationJob]) -> list[dict[str, Any]]:
     wanted = {one.content_id for one in jobs if one.content_id is not None}
     items = content.visible_among(session, user_id, wanted)
     images = content.images_of(session, items)
+    opinions = interactions.opinions(session, user_id, images)
     pictures = {}
     for item in items:
-        answer = shown(item, images[item.id], user_id)
+        answer = shown(item, images[item.id], user_id, opinions[item.id])
         pictures[item.id] = [tile(answer, image) for image in answer["images"]]
     return [
         {
