@@ -16,6 +16,7 @@ class ContentItem(Base):
     __tablename__ = "content_items"
     __table_args__ = (
         Index("ix_content_items_creator_id_id", "creator_id", "id"),
+        Index("ix_content_items_created_at", "created_at"),
         Index("ix_content_items_public", "id", postgresql_where=text("NOT is_private")),
     )
 
