@@ -4,9 +4,10 @@ import json
 import math
 import re
 import unicodedata
+from datetime import date
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from genonaut.core import workflow
 from genonaut.core.errors import InvalidInputError
@@ -21,7 +22,21 @@ _BLANK = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0e\ufe0f\uffa0")
 """Characters nobody sees though they count as letters, marks or symbols."""
 
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PATH_TRICKS = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
+
+
+def iso_day(value: object) -> object:
+    """Refuse what is not written as a day; a bare number would be seconds since 1970.
+
+    Raises: ValueError: it is not written year-month-day.
+    """
+    if isinstance(value, str) and not _DAY.fullmatch(value):
+        raise ValueError("must be a day, as 2026-03-28")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(iso_day)]
 
 
 def storable(value: str) -> str:

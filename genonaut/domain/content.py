@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, delete, exists, or_, select
 from sqlalchemy.orm import Session
 
-from genonaut.core.errors import ForbiddenError, NotFoundError
+from genonaut.core.errors import ForbiddenError, InvalidInputError, NotFoundError
 from genonaut.db.models import ContentImage, ContentItem, GenerationJob, UserInteraction
 
 
@@ -29,13 +29,21 @@ class Filter:
     """What to list.
 
     ``mine`` one's own only, ``liked`` what one likes, ``model`` a checkpoint, ``text`` in the
-    prompt.
+    prompt, ``since`` and ``until`` the first and the last day of its making, UTC.
+
+    Raises: InvalidInputError: the last day is before the first.
     """
 
     mine: bool = False
     liked: bool = False
     model: str | None = None
     text: str | None = None
+    since: date | None = None
+    until: date | None = None
+
+    def __post_init__(self) -> None:
+        if self.since and self.until and self.until < self.since:
+            raise InvalidInputError("must not be before the first day", field="until")
 
 
 def visible_to(user_id: UUID) -> ColumnElement[bool]:
@@ -69,9 +77,17 @@ def list_visible(
         )
     if wanted.text:
         query = query.where(ContentItem.prompt.icontains(wanted.text, autoescape=True))
+    if wanted.since is not None:
+        query = query.where(ContentItem.created_at >= _begin(wanted.since))
+    if wanted.until is not None and wanted.until < date.max:
+        query = query.where(ContentItem.created_at < _begin(wanted.until + timedelta(days=1)))
     if before is not None:
         query = query.where(ContentItem.id < before)
     return list(session.scalars(query.order_by(ContentItem.id.desc()).limit(limit)))
+
+
+def _begin(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
 
 
 def images_of(session: Session, items: Sequence[ContentItem]) -> dict[int, list[ContentImage]]:

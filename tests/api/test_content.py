@@ -212,3 +212,25 @@ def test_items_tell_what_the_caller_thinks_of_them(ada, bob, make_item, queries)
     for _ in range(5):
         make_item(bob)
     assert queries(lambda: ada.client.get(CONTENT)) == few
+
+
+def test_items_are_narrowed_to_days(ada, make_item, database):
+    item = make_item(ada)
+    with database.transaction() as session:
+        session.get(ContentItem, item).created_at = datetime(2026, 3, 28, 23, 59, tzinfo=UTC)
+
+    def found(**days: str) -> list[int]:
+        items = ada.client.get(CONTENT, params=days).json()["items"]
+        return [one["id"] for one in items]
+
+    assert found(since="2026-03-28", until="2026-03-28") == [item]
+    assert found(since="2026-03-29") == found(until="2026-03-27") == []
+    for days, field in (
+        ({"since": "yesterday"}, "since"),
+        ({"since": "5"}, "since"),
+        ({"until": "2026-02-30"}, "until"),
+        ({"since": "2026-03-28", "until": "2026-03-27"}, "until"),
+    ):
+        refused = ada.client.get(CONTENT, params=days)
+        assert refused.status_code == 422
+        assert field in refused.text

@@ -1,11 +1,12 @@
 """Who sees what, and what deleting leaves."""
 
+from datetime import date, datetime
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
 
-from genonaut.core.errors import ForbiddenError, NotFoundError
+from genonaut.core.errors import ForbiddenError, InvalidInputError, NotFoundError
 from genonaut.db.models import ContentImage, ContentItem, GenerationJob
 from genonaut.domain import content, users
 from genonaut.domain.content import Filter
@@ -122,3 +123,23 @@ def test_only_the_creator_deletes_and_others_do_not_learn_of_private_items(
         content.delete_own(session, people[0], make_item(1))
     with pytest.raises(NotFoundError):
         content.delete_own(session, people[0], make_item(1, private=True))
+
+
+def test_days_are_of_utc_and_the_last_one_counts_in_full(session, people, make_item, database):
+    made = {}
+    for at in ("2026-03-01 00:00", "2026-03-02 00:00", "2026-03-02 23:59:59.999", "2026-03-03"):
+        made[at] = make_item()
+        with database.transaction() as writing:
+            writing.get(ContentItem, made[at]).created_at = datetime.fromisoformat(f"{at}+00:00")
+
+    def found(**days: str) -> list[int]:
+        wanted = Filter(**{name: date.fromisoformat(day) for name, day in days.items()})
+        return sorted(item.id for item in content.list_visible(session, people[0], wanted))
+
+    first, begin, end, last = sorted(made.values())
+    assert found(since="2026-03-02", until="2026-03-02") == [begin, end]
+    assert found(since="2026-03-02") == [begin, end, last]
+    assert found(until="2026-03-02") == [first, begin, end]
+    assert found(since="0001-01-01", until="9999-12-31") == [first, begin, end, last]
+    with pytest.raises(InvalidInputError):
+        found(since="2026-03-03", until="2026-03-02")

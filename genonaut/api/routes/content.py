@@ -13,6 +13,7 @@ from genonaut.api.answers import CHANGING, READING, Documented, problems
 from genonaut.api.deps import CallerDep, Id, Services, ServicesDep
 from genonaut.api.files import Picture
 from genonaut.api.pagination import CursorParam, LimitParam
+from genonaut.api.requests import Day
 from genonaut.core.errors import GenonautError, InvalidInputError
 from genonaut.db.models import ContentImage, ContentItem
 from genonaut.db.session import on_commit
@@ -49,6 +50,8 @@ def list_content(
     liked: Annotated[bool, Query(description="What one likes only.")] = False,
     model: Annotated[str | None, Query(max_length=255, description="Checkpoint.")] = None,
     q: Annotated[str | None, Query(max_length=200, description="Part of the prompt.")] = None,
+    since: Annotated[Day | None, Query(description="First day, UTC.")] = None,
+    until: Annotated[Day | None, Query(description="Last day, UTC; it counts in full.")] = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> Response:
@@ -58,7 +61,7 @@ def list_content(
         if value is not None and "\0" in value:
             raise InvalidInputError("must not contain NUL characters", field=name)
     with caller.transaction() as (session, who):
-        wanted = Filter(mine=mine, liked=liked, model=model, text=q)
+        wanted = Filter(mine=mine, liked=liked, model=model, text=q, since=since, until=until)
         items = content.list_visible(session, who.user_id, wanted, before=before, limit=limit + 1)
         images = content.images_of(session, items)
         opinions = interactions.opinions(session, who.user_id, images)

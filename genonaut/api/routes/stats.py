@@ -1,6 +1,5 @@
 """Show what was made, counted."""
 
-from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -10,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from genonaut.api import answers
 from genonaut.api.answers import READING
 from genonaut.api.deps import CallerDep
-from genonaut.api.requests import storable
+from genonaut.api.requests import Day, storable
 from genonaut.core.clock import utcnow
 from genonaut.domain import stats
 
@@ -25,7 +24,7 @@ Name = Annotated[str, AfterValidator(storable)]
 def read(
     caller: CallerDep,
     since: Annotated[
-        date | None, Query(description="First day, UTC; left out: 30 days ago.")
+        Day | None, Query(description="First day, UTC; left out: 30 days ago.")
     ] = None,
     creator: Annotated[Name | None, Query(max_length=50, description="Username.")] = None,
     model: Annotated[Name | None, Query(max_length=255, description="Checkpoint.")] = None,

@@ -3,15 +3,18 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel
 from sqlalchemy import select
 from starlette.responses import Response
 
 from genonaut.api.deps import Id, ServicesDep
+from genonaut.api.requests import Day
 from genonaut.api.requests_recommendations import InteractionRequest
 from genonaut.api.routes import content as content_routes
 from genonaut.api.routes import recommendations as recommendation_routes
 from genonaut.api.routes.content import shown
 from genonaut.api.web import lists
+from genonaut.api.web.checking import FormError, check
 from genonaut.api.web.pictures import tiles
 from genonaut.api.web.visitor import Form, FormDep, PageRoute, View, VisitorDep, own_path
 from genonaut.core.errors import InvalidInputError
@@ -21,37 +24,66 @@ from genonaut.domain.content import Filter
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
+_ASKED = ("q", "model", "since", "until", "mine", "liked")
 _PAGE = 24
 _FOR_YOU = 6
+
+
+class _Days(BaseModel):
+    """The days that the gallery may be narrowed to."""
+
+    since: Day | None
+    until: Day | None
 
 
 @router.get("/gallery")
 def gallery(request: Request, visitor: VisitorDep) -> Response:
     """Show a page of pictures, newest first; before the first, what the visitor might like."""
-    text, model = lists.asked(request, "q"), lists.asked(request, "model", longest=255)
-    mine = lists.asked(request, "mine") == "1"
-    liked = lists.asked(request, "liked") == "1"
-    wanted = Filter(mine=mine, liked=liked, model=model or None, text=text or None)
+    asked = {name: lists.asked(request, name, longest=255) for name in _ASKED}
     before = lists.before(request)
-    is_first = before is None and wanted == Filter()
+    wanted, errors = _wanted(asked)
+    items: list[ContentItem] = []
     with visitor.look() as view:
-        items = content.list_visible(
-            view.session, view.who.user_id, wanted, before=before, limit=_PAGE + 1
-        )
+        if not errors:
+            items = content.list_visible(
+                view.session, view.who.user_id, wanted, before=before, limit=_PAGE + 1
+            )
         items, following = lists.split(request, items, _PAGE)
         pictures = tiles(_answers(view, items))
-        suggested = _for_you(view) if is_first else []
+        is_plain = wanted == Filter() and not errors
+        suggested = _for_you(view) if is_plain and before is None else []
     return visitor.show(
         "gallery.html",
         view,
         active="gallery",
+        status=422 if errors else 200,
         pictures=pictures,
         following=following,
         suggested=suggested,
-        asked={"q": text, "model": model, "mine": mine, "liked": liked},
-        is_first=before is None,
+        asked=asked,
+        errors=errors,
+        is_plain=is_plain and before is None,
+        is_liked=wanted == Filter(liked=True) and before is None,
         here=f"{request.url.path}?{request.url.query}",
     )
+
+
+def _wanted(asked: dict[str, str]) -> tuple[Filter, dict[str, str]]:
+    """Read what was asked for, and say what is wrong with which field."""
+    try:
+        days = check(_Days, {name: asked[name] or None for name in _Days.model_fields})
+        return Filter(
+            mine=asked["mine"] == "1",
+            liked=asked["liked"] == "1",
+            model=asked["model"] or None,
+            text=asked["q"] or None,
+            since=days.since,
+            until=days.until,
+        ), {}
+    except FormError as error:
+        return Filter(), error.errors
+    except InvalidInputError as error:
+        return Filter(), {error.field or "": str(error)}
 
 
 def _answers(view: View, items: list[ContentItem]) -> list[dict[str, Any]]:
