@@ -7,6 +7,7 @@ import pytest
 from genonaut.domain import notifications
 from genonaut.domain.kinds import Kind
 from genonaut.domain.users import find_user
+from tests.api.conftest import csrf_of
 
 
 @pytest.fixture
@@ -34,8 +35,6 @@ def test_one_reads_marks_and_deletes_ones_own_only(visit, tell, act):
     tell("bob", "For bob")
     page = ada.get("/notifications")
     assert "A picture &lt;b&gt;is&lt;/b&gt; done" in page.text
-    assert 'href="/pictures/7"' in page.text
-    assert 'href="/jobs/8"' in page.text
     assert "For bob" not in page.text
     assert page.text.count(">new<") == 2
     [newest, oldest] = re.findall(r'action="(/notifications/\d+)/mark"', page.text)
@@ -46,6 +45,24 @@ def test_one_reads_marks_and_deletes_ones_own_only(visit, tell, act):
     act(ada, f"{newest}/mark", read=0)
     assert ">new<" not in act(ada, "/notifications/read-all").text
     assert "For bob" in bob.get("/notifications").text
+
+
+def test_a_notice_that_is_opened_is_read_and_leads_to_what_it_is_about(visit, tell):
+    ada, bob = visit("ada"), visit("bob")
+    places = {"/pictures/7": {"content_id": 7}, "/jobs/8": {"job_id": 8, "content_id": None}}
+    places["/console/runs/9"] = {"run_id": 9}
+    for place, data in places.items():
+        tell("ada", place, **data)
+    tell("ada", "about nothing")
+    page = ada.get("/notifications")
+    opened = re.findall(r'action="(/notifications/\d+/open)"', page.text)
+    assert len(opened) == 3
+    fields = {"csrf": csrf_of(page)}
+    found = [ada.post(path, data=fields).headers["location"] for path in opened]
+    assert found == list(places)[::-1]
+    assert ada.get("/notifications").text.count(">new<") == 1
+    assert ada.post(opened[0]).status_code == 403
+    assert bob.post(opened[0], data={"csrf": csrf_of(bob.get("/"))}).status_code == 404
 
 
 def test_long_lists_are_read_by_pages(visit, tell):

@@ -1,5 +1,6 @@
 """Read what one was told, and go to what it is about."""
 
+import json
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -28,28 +29,38 @@ def inbox(request: Request, visitor: VisitorDep) -> Response:
             view.session, view.who.user_id, unread=unread, before=before, limit=_PAGE + 1
         )
         rows, following = lists.split(request, rows, _PAGE)
-        shown = [_shown(notifications.public(row)) for row in rows]
+        notices = [notifications.public(row) for row in rows]
     return visitor.show(
         "notifications.html",
         view,
         active="notifications",
-        notices=shown,
+        notices=[{**one, "leads": _place(one["data"]) is not None} for one in notices],
         following=following,
         only_unread=unread,
     )
 
 
-def _shown(notice: dict[str, Any]) -> dict[str, Any]:
-    """Add where a notice leads."""
-    data = notice["data"] if isinstance(notice["data"], dict) else {}
-    to = None
+def _place(data: Any) -> str | None:
+    """Say where the page is that a notice is about."""
+    if not isinstance(data, dict):
+        return None
     if content_id := data.get("content_id"):
-        to = f"/pictures/{content_id}"
-    elif job_id := data.get("job_id"):
-        to = f"/jobs/{job_id}"
-    elif run_id := data.get("run_id"):
-        to = f"/console/runs/{run_id}"
-    return {**notice, "to": to}
+        return f"/pictures/{content_id}"
+    if job_id := data.get("job_id"):
+        return f"/jobs/{job_id}"
+    if run_id := data.get("run_id"):
+        return f"/console/runs/{run_id}"
+    return None
+
+
+@router.post("/{notification_id}/open")
+def open_notice(notification_id: Id, form: FormDep) -> Response:
+    """Mark a notice read and lead to what it is about.
+
+    It is a form and no link, since to follow a link must change nothing.
+    """
+    answer = routes.mark(notification_id, ReadRequest(read=True), form.visitor.caller)
+    return form.visitor.lead(_place(json.loads(bytes(answer.body))["data"]) or _HERE)
 
 
 @router.post("/read-all")
