@@ -101,6 +101,28 @@ def test_a_heart_in_the_grid_leads_back_to_where_one_was(visit, put, act):
     assert "4 stars" in ada.get("/gallery?q=fox").text
 
 
+def test_what_was_looked_at_and_downloaded_is_noted_once_and_not_by_reading(
+    visit, put, act, database
+):
+    ada, bob = visit("ada"), visit("bob")
+    content_id = put("bob")
+    path = f"/pictures/{content_id}"
+
+    def stands() -> tuple[int, int]:
+        with database.transaction() as session:
+            found = interactions.standing(session, find_user(session, "ada").id, content_id)
+        return found.views, found.downloads
+
+    assert f'action="{path}/noted"' in ada.get(path).text
+    assert f'action="{path}/noted"' not in bob.get(path).text
+    assert stands() == (0, 0)
+    for kind in ("view", "view", "download", "download"):
+        assert act(ada, f"{path}/noted", kind=kind).status_code == 204
+    assert stands() == (1, 1)
+    assert ada.post(f"{path}/noted", data={"kind": "view"}).status_code == 403
+    assert act(ada, "/pictures/999999/noted", kind="view").status_code == 404
+
+
 def test_neighbours_are_those_one_may_see(visit, put):
     ada, _ = visit("ada"), visit("bob")
     first, _, last = put("ada"), put("bob", private=True), put("bob")

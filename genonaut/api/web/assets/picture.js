@@ -1,4 +1,4 @@
-// Copy the prompt, and go to the neighbours with the arrow keys.
+// Copy the prompt, go to the neighbours with the arrow keys, and note what was looked at.
 import { toast } from "./app.js";
 
 for (const button of document.querySelectorAll("[data-copy]")) {
@@ -14,3 +14,33 @@ document.addEventListener("keydown", (event) => {
   const rel = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
   if (rel) document.querySelector(`a[rel="${rel}"]`)?.click();
 });
+
+// A view is a page that was before one's eyes for a moment: not one fetched ahead, nor a tab that
+// was opened behind. One's own pictures have no such form.
+const NOTED_AFTER_MS = 1000;
+const form = document.querySelector("#noted");
+
+function note(kind) {
+  const body = new URLSearchParams(new FormData(form));
+  body.set("kind", kind);
+  fetch(form.action, { method: "POST", body, keepalive: true }).catch(() => {});
+}
+
+if (form) {
+  let timer = 0;
+  let viewed = false;
+  const watch = () => {
+    clearTimeout(timer);
+    if (viewed || document.prerendering || document.visibilityState !== "visible") return;
+    timer = setTimeout(() => {
+      viewed = true;
+      note("view");
+    }, NOTED_AFTER_MS);
+  };
+  document.addEventListener("visibilitychange", watch);
+  document.addEventListener("prerenderingchange", watch);
+  watch();
+  for (const link of document.querySelectorAll("a[download]")) {
+    link.addEventListener("click", () => note("download"));
+  }
+}

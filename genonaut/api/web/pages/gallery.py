@@ -156,6 +156,17 @@ def rate(content_id: Id, form: FormDep) -> Response:
     return form.visitor.lead(f"/pictures/{content_id}", "Rated.")
 
 
+@router.post("/pictures/{content_id}/noted")
+def noted(content_id: Id, form: FormDep) -> Response:
+    """Take down that a picture was looked at for a moment, or downloaded.
+
+    The page's script tells it, since to read a page must change nothing: browsers fetch ahead.
+    """
+    kind = "download" if form.get("kind") == "download" else "view"
+    _record(form, content_id, InteractionRequest(kind=kind))  # type: ignore[arg-type]
+    return Response(status_code=204)
+
+
 def _record(form: Form, content_id: int, asked: InteractionRequest) -> None:
     recommendation_routes.record(content_id, asked, form.visitor.caller)
 
