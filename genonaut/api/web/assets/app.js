@@ -25,9 +25,13 @@ for (const button of document.querySelectorAll(".themes button")) {
 
 const toasts = document.querySelector("#toasts");
 const SHOWN_MS = 6000;
+const SHOWN_AT_ONCE = 3;
 
 function fade(node) {
   setTimeout(() => node.remove(), SHOWN_MS);
+  node.addEventListener("click", () => node.remove());
+  // Many at once would hide what they are about: the newest stay.
+  [...toasts.querySelectorAll(".toast")].slice(0, -SHOWN_AT_ONCE).forEach((old) => old.remove());
 }
 
 export function toast(text, kind = "done") {
