@@ -197,3 +197,20 @@ def test_pictures_are_on_the_card_and_more_jobs_take_no_more_queries(
         page = browser.get("/")
     assert f'href="/pictures/{made}"' in page.text
     assert len(many) == len(few) <= 12
+
+
+def test_there_is_room_for_another_lora_and_nothing_typed_is_lost(browser):
+    page = ask(browser, another_lora="1")
+    for rows in (3, *range(4, 11)):
+        assert page.status_code == 200
+        names = re.findall(r'name="lora_name" value="([^"]*)"', page.text)
+        assert names == ["ink"] + [""] * (rows - 1)
+        assert page.text.count("autofocus") == 1
+        assert ('name="another_lora"' in page.text) is (rows < 10)
+        blanks = [""] * (rows - 1)
+        rows_sent = {name: [FORM[name][0], *blanks] for name in FORM if name.startswith("lora_")}
+        page = ask(browser, another_lora="1", **rows_sent)
+    assert value_of(page, "lora_strength_model") == "0.5"
+    assert "a lighthouse" in page.text
+    assert jobs_of(browser) == []
+    assert browser.get("/make").headers["location"] == "/"

@@ -35,11 +35,12 @@ class Filled:
     loras: list[dict[str, str]]
     is_private: bool = False
     errors: dict[str, str] = field(default_factory=dict)
+    blanks: int = 1
 
     @property
     def slots(self) -> list[dict[str, str]]:
-        """Give the LoRAs, and empty rows to add some."""
-        empty = max(_LORAS_SHOWN - len(self.loras), 1)
+        """Give the LoRAs, and at least ``blanks`` empty rows to add some."""
+        empty = max(_LORAS_SHOWN - len(self.loras), self.blanks)
         return [*self.loras, *([_BLANK_LORA] * empty)][:LORAS_MAX]
 
     def wrong(self, *names: str) -> bool:
@@ -64,15 +65,19 @@ def from_job(job: dict[str, Any] | None, *, whole: bool) -> Filled:
 
 
 def from_form(form: Form) -> Filled:
-    """Take what was typed; a size that was picked goes before one that was written."""
+    """Take what was typed; a size that was picked goes before one that was written.
+
+    Who asked for another LoRA gets an empty row more than the form had.
+    """
     values = {name: form.get(name).replace("\r\n", "\n") for name in _PLAIN + _SAMPLER}
     for name, _, width, height in SIZES:
         if values["size"] == name:
             values |= {"width": str(width), "height": str(height)}
     columns = [form.all(f"lora_{name}") for name in _LORA]
-    rows = (dict(zip(_LORA, row, strict=True)) for row in zip(*columns, strict=False))
+    rows = [dict(zip(_LORA, row, strict=True)) for row in zip(*columns, strict=False)]
     loras = [row for row in rows if row["name"].strip()]
-    return Filled(values, loras, form.has("is_private"))
+    blanks = len(rows) - len(loras) + 1 if form.has("another_lora") else 1
+    return Filled(values, loras, form.has("is_private"), blanks=blanks)
 
 
 def request_of(filled: Filled) -> JobRequest:

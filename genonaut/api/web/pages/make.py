@@ -35,11 +35,22 @@ def make(
     return _page(visitor, like=like)
 
 
+@router.get("/make")
+def back(visitor: VisitorDep) -> Response:
+    """Lead who comes back to a form that was shown again to the page it is of."""
+    return visitor.lead("/")
+
+
 @router.post("/make")
 def submit(form: FormDep) -> Response:
-    """Ask for pictures; what does not fit is told beside its field, and nothing typed is lost."""
+    """Ask for pictures; what does not fit is told beside its field, and nothing typed is lost.
+
+    Who asks for room for another LoRA is shown the form again, with what was typed.
+    """
     filled = making.from_form(form)
     visitor = form.visitor
+    if form.has("another_lora"):
+        return _page(visitor, filled=filled)
     try:
         generation_jobs.create(making.request_of(filled), visitor.caller, visitor.services)
     except ValidationError as error:
@@ -103,6 +114,7 @@ def _page(
         form=filled,
         options=options,
         sizes=making.SIZES,
+        loras_max=making.LORAS_MAX,
     )
 
 
