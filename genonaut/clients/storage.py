@@ -174,15 +174,15 @@ class LocalStorage:
         """Open for reading."""
         path = self._path(key)
         with _own_errors(absent=NotFoundError):
-            file = path.open("rb")
+            file = os.fdopen(_opened(path), "rb")
             found = os.fstat(file.fileno())
         return StoredFile(file, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def read(self, key: str) -> bytes:
         """Give all the bytes."""
         path = self._path(key)
-        with _own_errors(absent=NotFoundError):
-            return path.read_bytes()
+        with _own_errors(absent=NotFoundError), os.fdopen(_opened(path), "rb") as file:
+            return file.read()
 
     def exists(self, key: str) -> bool:
         """Say whether something is stored under the key; false for what is no key."""
@@ -219,14 +219,16 @@ class LocalStorage:
     def free_bytes(self) -> int:
         """Say how much room the disk has; the folder need not have been made yet."""
         folder = self._root
-        while not folder.exists():
-            folder = folder.parent
         with _own_errors():
+            while not folder.exists():
+                folder = folder.parent
             return shutil.disk_usage(folder).free
 
     def check(self) -> None:
-        """See whether the disk answers."""
+        """See whether the disk answers, and lets this process into the folder."""
         self.free_bytes()
+        with _own_errors(), suppress(FileNotFoundError):
+            (self._root / _TEMP_FOLDER).stat()
 
     def sweep_temp(self, now: datetime) -> int:
         """Remove what killed writers left more than a day before ``now``; give the number."""
@@ -281,6 +283,15 @@ def _create(path: str, flags: int) -> int:
     return os.open(path, flags, _FILE_MODE)
 
 
+def _opened(path: Path) -> int:
+    """Open a plain file, and nothing else: of a pipe one would wait for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not file_modes.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a plain file")
+    return handle
+
+
 def _touch(path: Path, size: int) -> bool:
     """Make a whole file at ``path`` look new; say whether there was one."""
     try:
@@ -312,5 +323,5 @@ def _own_errors(*, absent: type[GenonautError] = RetryableError) -> Iterator[Non
     except OSError as error:
         if error.errno in _FULL:
             raise StorageFullError("The disk that keeps the pictures has no room.") from error
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        raise RetryableError(f"The picture store does not answer: {reason}.") from error
+        reason = error.strerror or type(error).__name__
+        raise RetryableError(f"The picture store failed: {reason}.") from error

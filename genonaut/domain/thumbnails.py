@@ -279,8 +279,8 @@ def _read(storage: Storage, key: str) -> bytes:
     except StorageFullError:
         raise
     except RetryableError as error:
-        storage.stat(key)  # which fails as well if it is the store and not this file
-        raise UnreadableImageError(f"The file cannot be read: {error}") from error
+        storage.check()  # which fails as well if it is the store and not this file
+        raise UnreadableImageError(f"The file cannot be read. {error}") from error
 
 
 def record(session: Session, scope: Scope, outcomes: Sequence[Outcome]) -> int:

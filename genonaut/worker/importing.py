@@ -1,19 +1,20 @@
 """Walk a folder of pictures and take them in; what is in it may be hostile.
 
 No link is followed, be it the folder, one on the way or a file, and nothing but a plain file is
-opened. Folders are opened one inside the other, so one that is swapped meanwhile leads nowhere.
+read. Folders are opened one inside the other, so one that is swapped meanwhile leads nowhere.
 """
 
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from genonaut.clients.storage import Storage
 from genonaut.core import embedded_graph, imaging
 from genonaut.core.errors import InvalidInputError, UnreadableImageError
+from genonaut.core.text import is_unprinted
 from genonaut.domain.importing import Imported
 from genonaut.worker.rendering import Renderer
 
@@ -24,15 +25,30 @@ SUFFIXES = frozenset(
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+_DEEPEST = 100
+"""Folders inside one another; each that is walked is held open."""
+
 Place = tuple[tuple[int, str], ...]
+"""Names from the folder down, each after 0 for a file or 1 for a folder.
+
+A name is the Latin-1 text of its bytes: file systems promise no encoding, a checkpoint wants one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file with the name of a picture: its path below the folder, and its place in the order."""
+    """A file with the name of a picture, and its place in the order.
 
-    path: str
+    Or a folder that cannot be walked: then ``error`` says why.
+    """
+
     place: Place
+    error: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Its path below the folder, fit to be shown: what cannot be printed is escaped."""
+        return "/".join(_shown(name) for _, name in self.place) or "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,42 +90,53 @@ def opened(root: Path, below: str = "") -> Iterator[int]:
 def walk(folder: int, above: Place = ()) -> Iterator[Found]:
     """Give the files that are named like pictures, in an order that does not change.
 
-    A folder's files come first, then its folders; a folder that cannot be read is left out.
+    A folder's files come first, then its folders; one that cannot be read is given itself.
     """
     folders = []
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    except OSError:
+            found = sorted((_name(entry), entry.is_dir(follow_symlinks=False)) for entry in entries)
+    except OSError as error:
+        yield Found(above, f"The folder cannot be read: {_reason(error)}.")
         return
     for name, is_folder in found:
         if is_folder:
             folders.append(name)
-        elif Path(name).suffix.lower() in SUFFIXES:
-            place = (*above, (0, name))
-            yield Found("/".join(part for _, part in place), place)
+        elif PurePosixPath(name).suffix.lower() in SUFFIXES:
+            yield Found((*above, (0, name)))
     for name in folders:
-        with suppress(OSError):
-            inner = os.open(name, _FOLDER, dir_fd=folder)
-            try:
-                yield from walk(inner, (*above, (1, name)))
-            finally:
-                os.close(inner)
+        yield from _walk_inner(folder, (*above, (1, name)))
+
+
+def _walk_inner(outer: int, place: Place) -> Iterator[Found]:
+    if len(place) > _DEEPEST:
+        yield Found(place, f"The folder is left out: it is more than {_DEEPEST} folders down.")
+        return
+    try:
+        folder = os.open(_bytes(place[-1][1]), _FOLDER, dir_fd=outer)
+    except OSError as error:
+        yield Found(place, f"The folder cannot be read: {_reason(error)}.")
+        return
+    try:
+        yield from walk(folder, place)
+    finally:
+        os.close(folder)
 
 
 def take(folder: int, found: Found, storage: Storage, renderer: Renderer) -> Imported | Refused:
-    """Read, check, clean and store one file.
+    """Read, check, clean and store one file; of one that changes meanwhile, what was read counts.
 
     Raises: RetryableError: the store does not take it now.
     """
+    if found.error is not None:
+        return Refused(found.path, found.error)
     try:
         data = _read(folder, found)
         clean, info = renderer.clean(data)
     except UnreadableImageError as error:
         return Refused(found.path, f"{error} ({error.code})")
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        return Refused(found.path, f"The file cannot be read: {reason}.")
+        return Refused(found.path, f"The file cannot be read: {_reason(error)}.")
     return Imported(
         storage_key=storage.put(clean, mime=info.mime),
         mime=info.mime,
@@ -124,7 +151,7 @@ def take(folder: int, found: Found, storage: Storage, renderer: Renderer) -> Imp
 def _read(folder: int, found: Found) -> bytes:
     *above, (_, name) = found.place
     with _inside(folder, [part for _, part in above]) as inner:
-        file = os.open(name, _FILE, dir_fd=inner)
+        file = os.open(_bytes(name), _FILE, dir_fd=inner)
     with os.fdopen(file, "rb") as source:
         if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
             raise UnreadableImageError("It is not a plain file.")
@@ -136,9 +163,26 @@ def _inside(folder: int, parts: Sequence[str]) -> Iterator[int]:
     inner = os.dup(folder)
     try:
         for part in parts:
-            deeper = os.open(part, _FOLDER, dir_fd=inner)
+            deeper = os.open(_bytes(part), _FOLDER, dir_fd=inner)
             os.close(inner)
             inner = deeper
         yield inner
     finally:
         os.close(inner)
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return os.fsencode(entry.name).decode("latin-1")
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("latin-1")
+
+
+def _shown(name: str) -> str:
+    words = _bytes(name).decode(errors="backslashreplace")
+    return "".join(ascii(char)[1:-1] if is_unprinted(char) else char for char in words)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else type(error).__name__

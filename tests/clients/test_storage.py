@@ -355,6 +355,32 @@ def test_reading_while_the_same_bytes_are_put_never_sees_a_part(store, root):
         writer.join()
 
 
+def test_nobody_waits_for_what_is_no_plain_file(store, root):
+    store.put(DATA, mime="image/png")
+    (root / KEY).unlink()
+    os.mkfifo(root / KEY)
+    for read in (store.read, store.open):
+        with pytest.raises(RetryableError, match="not a plain file"):
+            read(KEY)
+    store.put(DATA, mime="image/png")
+    assert store.read(KEY) == DATA
+
+
+def test_a_check_tells_a_store_that_fails_from_one_of_its_files(store, root, tmp_path):
+    store.check()  # nothing was stored yet
+    store.put(DATA, mime="image/png")
+    (root / KEY).unlink()
+    (root / KEY).symlink_to(root / KEY)
+    with pytest.raises(RetryableError):
+        store.read(KEY)
+    store.check()
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for broken in ("file", "loop"):
+        with pytest.raises(RetryableError):
+            LocalStorage(tmp_path / broken, min_free_bytes=0).check()
+
+
 def test_says_how_much_room_there_is_before_anything_was_stored(tmp_path):
     storage = LocalStorage(tmp_path / "not" / "yet", min_free_bytes=0)
     assert 0 < storage.free_bytes() <= shutil.disk_usage(tmp_path).total

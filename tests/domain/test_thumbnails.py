@@ -1,5 +1,6 @@
 """Which pictures want thumbnails, and what is written down about them."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -127,8 +128,11 @@ def test_a_made_thumbnail_is_stored_and_named(make_image, storage):
         (lambda path: path.write_bytes(b""), "unreadable_image"),
         (lambda path: path.write_bytes(path.read_bytes()[:80]), "unreadable_image"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "not a plain file"),
+        (lambda path: (path.unlink(), path.symlink_to(path)), "cannot be read"),
+        (lambda path: (path.unlink(), path.parent.rmdir(), path.parent.touch()), "cannot be read"),
     ],
-    ids=["missing", "empty", "truncated", "unreadable"],
+    ids=["missing", "empty", "truncated", "a folder", "a pipe", "a loop", "in no folder"],
 )
 def test_a_picture_that_cannot_be_done_says_why(make_image, storage, settings, spoil, said):
     image = make_image()
@@ -141,10 +145,11 @@ def test_a_picture_that_cannot_be_done_says_why(make_image, storage, settings, s
 
 
 class AwayStorage:
-    def read(self, key):
+    def read(self, _):
         raise RetryableError("away")
 
-    stat = put = read
+    def check(self):
+        raise RetryableError("away")
 
 
 def test_a_store_that_does_not_answer_is_not_the_pictures_fault(make_image, storage, monkeypatch):

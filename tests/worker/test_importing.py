@@ -1,6 +1,12 @@
 """A folder is walked in order, and nothing in it leads outside."""
 
+import errno
 import os
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
+from pathlib import Path
 
 import pytest
 
@@ -83,9 +89,13 @@ def test_hostile_files_are_refused_with_a_reason_and_good_ones_taken(root, stora
     (root / "cut.png").write_bytes(good[: len(good) // 2])
     (root / "text.png").write_text("hello")
     os.mkfifo(root / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as server, chdir(root):
+        server.bind("socket.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
     found = taken(root, storage, renderer)
     refused = {path for path, one in found.items() if isinstance(one, Refused)}
-    assert refused == {"empty.png", "cut.png", "text.png", "pipe.png"}
+    odd = {"pipe.png", "socket.png", "loop.png"}
+    assert refused == {"empty.png", "cut.png", "text.png"} | odd
     for path in refused:
         assert found[path].error
         assert str(root) not in found[path].error
@@ -93,6 +103,69 @@ def test_hostile_files_are_refused_with_a_reason_and_good_ones_taken(root, stora
     assert isinstance(good_one, Imported)
     assert (good_one.mime, good_one.storage_key) == ("image/png", other.storage_key)
     assert storage.stat(good_one.storage_key).size == good_one.bytes
+
+
+def test_names_in_any_encoding_are_taken_and_shown_as_one_line(root, storage, renderer):
+    good = encode(picture(), "PNG")
+    folder = os.fsencode(root)
+    for name in (b"\xff\xfe.png", b"a\nb.png", b"\x1b[2Jc.png", "ż\u202eóß.png".encode()):
+        (Path(os.fsdecode(folder + b"/" + name))).write_bytes(good)
+    found = taken(root, storage, renderer)
+    shown = ["\\x1b[2Jc.png", "a\\nb.png", "ż\\u202eóß.png", "\\xff\\xfe.png"]
+    assert list(found) == shown
+    assert all(isinstance(one, Imported) for one in found.values())
+
+
+def test_folders_that_cannot_be_read_are_listed_in_their_place(
+    root, storage, renderer, monkeypatch
+):
+    for name in ("a/x.png", "b/x.png", "c/x.png"):
+        (root / name).parent.mkdir()
+        (root / name).touch()
+    really, closed = os.open, (b"b",)
+
+    def refuse(path, flags, mode=0o777, *, dir_fd=None):  # root may open whatever is closed
+        if path in closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return really(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+    found = taken(root, storage, renderer)
+    assert list(found) == ["a/x.png", "b", "c/x.png"]
+    assert found["b"] == Refused("b", "The folder cannot be read: Permission denied.")
+
+
+def test_a_tree_is_walked_only_so_far_down(root):
+    root.joinpath(*"d" * 300).mkdir(parents=True)
+    with opened(root) as folder:
+        [found] = walk(folder)
+    assert len(found.place) == 101
+    assert "folders down" in found.error
+
+
+def test_a_file_that_changes_while_it_is_read_is_whole_or_refused(root, storage, renderer):
+    good = encode(picture(size=(900, 900)), "PNG")
+    path = root / "x.png"
+    path.write_bytes(good)
+    is_over = threading.Event()
+
+    def write():
+        with path.open("r+b") as file:
+            while not is_over.is_set():
+                file.truncate(len(good) // 2)
+                file.seek(0)
+                file.write(good)
+                file.flush()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(write)
+        try:
+            outcomes = [taken(root, storage, renderer)["x.png"] for _ in range(10)]
+        finally:
+            is_over.set()
+    for one in outcomes:
+        assert isinstance(one, Refused) or storage.stat(one.storage_key).size == one.bytes
+    assert len({one.storage_key for one in outcomes if isinstance(one, Imported)}) <= 1
 
 
 def test_no_descriptor_stays_open(root, storage, renderer):

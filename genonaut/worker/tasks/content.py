@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from genonaut.core.errors import InvalidInputError
 from genonaut.domain import importing, stats, users
 from genonaut.domain.importing import Imported
+from genonaut.domain.run_attempts import MAX_REF
 from genonaut.worker import importing as folders
 from genonaut.worker.importing import Found, Refused
 from genonaut.worker.task import Failure, TaskContext, TaskParams, TaskResult, task
@@ -56,7 +57,7 @@ class ImportResult(TaskResult):
     """Counts of files."""
 
     files: int
-    """Files that are named like pictures."""
+    """Files that are named like pictures, and folders that cannot be read."""
     imported: int = 0
     known: int = 0
     """The creator had them already."""
@@ -83,8 +84,8 @@ def import_folder(ctx: TaskContext, params: ImportParams) -> ImportResult:
 
     Where a PNG tells how ComfyUI made it, prompt and settings are kept with it. Safe to run twice:
     what the creator has already, by the hash of its bytes, is left out. No link is followed. A file
-    that is no picture is listed with the reason. A killed run goes on where it stopped; thumbnails
-    are made by the next backfill. A dry run counts files.
+    that is no picture and a folder that cannot be read are listed with the reason. A killed run
+    goes on where it stopped; thumbnails are made by the next backfill. A dry run counts files.
     """
     if ctx.settings.import_root is None:
         raise InvalidInputError("IMPORT_ROOT is not set, so nothing can be imported")
@@ -102,7 +103,9 @@ def import_folder(ctx: TaskContext, params: ImportParams) -> ImportResult:
             refused = [one for one in outcomes if isinstance(one, Refused)]
             with ctx.transaction() as session:
                 new = importing.add(session, pictures, creator_id, is_private=params.private)
-                ctx.fail_items(session, [Failure(one.path, one.error) for one in refused])
+                ctx.fail_items(
+                    session, [Failure(one.path[-MAX_REF:], one.error) for one in refused]
+                )
                 at = _past(at, batch, new, len(pictures) - new, len(refused))
                 ctx.checkpoint(session, at)
     return at.counts

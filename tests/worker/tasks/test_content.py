@@ -1,5 +1,8 @@
 """The collection is counted and added to; the tests of ``domain`` have the rules."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from genonaut.domain import run_history
@@ -63,6 +66,19 @@ def test_what_is_no_picture_is_listed(start_run, root, make_user, database):
     with database.transaction() as session:
         [failure] = run_history.failures(session, row.id)
     assert failure.ref == "bad.png"
+
+
+def test_names_of_any_bytes_are_remembered_and_listed(start_run, root, make_user, database):
+    make_user("ada")
+    for name in (b"\xff.png", b"a\nb.png", b"d" * 200 + b"/" + b"e" * 200 + b"/\xfe.png"):
+        path = Path(os.fsdecode(os.fsencode(root) + b"/" + name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("?")
+    row = start_run(import_folder, folder=".", creator="ada")
+    assert (row.status, row.result["failed"]) == ("completed", 3)
+    with database.transaction() as session:
+        refs = {failure.ref for failure in runs.failures(session, row.id)}
+    assert refs == {"\\xff.png", "a\\nb.png", "d" * 45 + "/" + "e" * 200 + "/\\xfe.png"}
 
 
 def test_only_below_the_root_and_for_a_known_user(start_run, root, make_user, tmp_path):
