@@ -7,6 +7,7 @@ checks lengths (PNG: checksums too), refuses a file that ends early, and drops w
 import re
 import struct
 from collections.abc import Iterator
+from itertools import islice
 
 from isal import isal_zlib
 
@@ -28,6 +29,7 @@ PNG_KEPT = frozenset(b"IHDR PLTE tRNS gAMA cHRM sRGB iCCP cICP IDAT acTL fcTL fd
 _WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
 _WEBP_METADATA_FLAGS = 0x08 | 0x04  # EXIF, XMP
 _GIF_KEPT_APPLICATIONS = (b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012")
+_JPEG_SCAN = 0xDA
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 """A marker inside compressed data: neither a stuffed byte nor a restart."""
 
@@ -76,6 +78,28 @@ def jpeg_without_metadata(data: bytes) -> bytes:
     Raises: UnreadableImageError: truncated, or not a sequence of segments.
     """
     kept = [b"\xff\xd8"]
+    for marker, body, whole in _jpeg_segments(data):
+        if _jpeg_keeps(marker, body):
+            kept.append(whole)
+    return b"".join((*kept, b"\xff\xd9"))
+
+
+def jpeg_has_scans(data: bytes, count: int) -> bool:
+    """Say whether a JPEG has so many scans: each costs a pass over all its pixels, however short.
+
+    Raises: UnreadableImageError: truncated, or not a sequence of segments.
+    """
+    if data.count(b"\xff\xda") < count:  # of most files this is known without a walk
+        return False
+    scans = (marker for marker, _, _ in _jpeg_segments(data) if marker == _JPEG_SCAN)
+    return next(islice(scans, count - 1, None), None) is not None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Give marker, body and whole of each segment up to the end of the picture.
+
+    What follows a scan's body is its compressed data, and part of its whole.
+    """
     at = 2
     while True:
         start = at
@@ -86,18 +110,17 @@ def jpeg_without_metadata(data: bytes) -> bytes:
             raise UnreadableImageError("The JPEG is truncated or broken.")
         at += 1
         if marker == b"\xd9":
-            return b"".join((*kept, b"\xff\xd9"))
+            return
         end = at + _unpack(">H", data, at)
         if end < at + 2 or end > len(data):
             raise UnreadableImageError("The JPEG is truncated or broken.")
         body = data[at + 2 : end]
-        if marker == b"\xda":
+        if marker[0] == _JPEG_SCAN:
             scan_end = _JPEG_MARKER.search(data, end)
             if scan_end is None:
                 raise UnreadableImageError("The JPEG is truncated.")
             end = scan_end.start()
-        if _jpeg_keeps(marker[0], body):
-            kept.append(b"\xff" + marker + data[at:end])
+        yield marker[0], body, b"\xff" + marker + data[at:end]
         at = end
 
 

@@ -21,6 +21,8 @@ MAX_PIXELS = 48_000_000
 MAX_BYTES = 64 * 2**20
 _ANIMATION_FACTOR = 4
 _MAX_FRAMES = 10_000
+_MAX_SCANS = 200
+"""A progressive JPEG has about ten; more of them cost much time and need not have any bytes."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
 FORMAT_MIMES = {"MPO": "image/jpeg"} | {name: f"image/{name.lower()}" for name in _FORMATS}
@@ -74,6 +76,8 @@ def opened(
         raise ImageTooLargeError(f"The file is larger than {max_bytes // 2**20} MiB.")
     if data.startswith(image_containers.PNG_SIGNATURE):
         data = image_containers.png_without_metadata(data, also_keep=frozenset((b"eXIf",)))
+    if data[:2] == b"\xff\xd8" and image_containers.jpeg_has_scans(data, _MAX_SCANS):
+        raise UnreadableImageError("The JPEG has too many scans.")
     if data[:4] == b"RIFF":  # Pillow makes the canvas while opening
         check_size(image_containers.webp_size(data), max_pixels)
     try:

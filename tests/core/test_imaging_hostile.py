@@ -32,6 +32,28 @@ def apng_lying_about_frames():
     return png(before_idat=chunk(b"acTL", struct.pack(">II", 9, 0)))
 
 
+def jpeg_of_scans(count, size=(64, 64)):
+    """Make a progressive JPEG whose scans say nothing, in one bit for 32,767 blocks."""
+
+    def segment(marker, body):
+        return b"\xff" + bytes((marker,)) + struct.pack(">H", len(body) + 2) + body
+
+    first_blocks = bytes(size[0] // 8 * size[1] // 64 + 1)
+    skip = segment(0xDA, b"\1\1\0\1\x3f\0") + b"\x7f\xff"
+    return b"".join(
+        (
+            b"\xff\xd8",
+            segment(0xDB, b"\0" + b"\1" * 64),
+            segment(0xC2, struct.pack(">BHHB", 8, *size, 1) + b"\1\x11\0"),
+            segment(0xC4, b"\0\1" + bytes(15) + b"\0"),
+            segment(0xC4, b"\x10\1" + bytes(15) + b"\xe0"),
+            segment(0xDA, b"\1\1\0\0\0\0") + first_blocks,
+            skip.replace(b"\x7f\xff", b"\x7f\xff\0") * count,
+            b"\xff\xd9",
+        )
+    )
+
+
 HOSTILE = {
     "nothing": b"",
     "text": b"<html>502 Bad Gateway</html>" * 40,
@@ -50,6 +72,7 @@ HOSTILE = {
     "frames missing": apng_lying_about_frames(),
     "profile bomb": png(before_idat=chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2**22)))),
     "jpeg of nothing": b"\xff\xd8\xff\xe0\x00\x01\xff\xd9",
+    "jpeg of scans": jpeg_of_scans(100_000),
     "tiff of nothing": b"II*\0\x08\0\0\0\0\0\0\0\0\0",
 }
 
@@ -69,6 +92,12 @@ def test_a_text_bomb_in_a_png_is_never_inflated():
     data = png(before_idat=bomb)
     info = inspect(data)
     assert strip_metadata(data, info) == png()
+
+
+def test_a_jpeg_may_have_some_scans_and_anything_behind_it():
+    assert inspect(jpeg_of_scans(50)).width == 64
+    usual = encode(picture(), "JPEG", progressive=True) + b"\xff\xda" * 1000
+    assert len(thumbnails(usual, ThumbSpec())) == 2
 
 
 def test_limits_are_the_callers():
