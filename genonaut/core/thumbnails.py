@@ -87,7 +87,9 @@ Thumbnails = dict[tuple[int, str], Thumbnail]
 """Thumbnails by edge and format, such as ``(512, "webp")``, the largest first."""
 
 
-def thumbnails(data: bytes, spec: ThumbSpec) -> Thumbnails:
+def thumbnails(
+    data: bytes, spec: ThumbSpec, *, max_pixels: int = image_opening.MAX_PIXELS
+) -> Thumbnails:
     """Make one thumbnail for each size and format of ``spec``, each smaller one from the larger.
 
     Upright, sRGB, alpha kept (white behind it in a JPEG), without metadata. An animation that is
@@ -95,7 +97,7 @@ def thumbnails(data: bytes, spec: ThumbSpec) -> Thumbnails:
     Raises: UnreadableImageError: as ``inspect``.
     """
     edges = sorted(set(spec.sizes), reverse=True)
-    with image_opening.opened(data) as image:
+    with image_opening.opened(data, max_pixels=max_pixels) as image:
         full = image.size
         plain = _plain_png(data, image)
         turn = None if plain else UPRIGHT.get(image_opening.orientation(image))

@@ -22,15 +22,19 @@ from genonaut.core import errors
 from genonaut.core.errors import (
     DecoderCrashError,
     ImageTimeoutError,
+    ImageTooLargeError,
     RetryableError,
     UnreadableImageError,
 )
-from genonaut.core.imaging import ImageInfo
+from genonaut.core.imaging import MAX_PIXELS, ImageInfo
 from genonaut.core.thumbnails import Thumbnail, Thumbnails, ThumbSpec
 from genonaut.worker.rendering_child import HEADER, READY
 
 _LIFE = 2_000
 """A child is replaced after so many pictures: what a decoder leaks ends with it."""
+
+_LARGE_PIXELS = 4096 * 4096
+"""Of larger pictures one at a time is decoded: it may take several hundred MiB."""
 
 _START_S = 60
 _LAST_WORDS_S = 5
@@ -63,13 +67,14 @@ class _ChildDiedError(Exception):
 class Renderer:
     """Do with pictures what ``genonaut.core`` does, at a safe distance.
 
-    Up to ``processes`` at once (as many as there are processors), from any thread; children start
-    when they are first needed and end with this process, however it ends.
+    Up to ``processes`` at once (as many as there are processors), of large ones one, from any
+    thread; children start when they are first needed and end with this process, however it ends.
     """
 
     def __init__(self, limits: Limits | None = None, *, processes: int | None = None) -> None:
         self._limits = limits or Limits()
         self._free = threading.BoundedSemaphore(processes or os.cpu_count() or 1)
+        self._large = threading.Lock()
         self._idle: list[_Child] = []
 
     def __enter__(self) -> Self:
@@ -122,18 +127,24 @@ class Renderer:
 
     def _ask(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         with self._free:
-            try:
-                said, made = self._answer(request, data)
-            except _ChildDiedError:
-                # Perhaps it was killed from outside; if the picture did it, it will again.
-                try:
-                    said, made = self._answer(request, data, anew=True)
-                except _ChildDiedError as died:
-                    reason = _told(died.code)
-                    raise DecoderCrashError(f"The decoder died of it: {reason}.") from died
+            said, made = self._tried({**request, "max_pixels": _LARGE_PIXELS}, data)
+            if said.get("error") == ImageTooLargeError.code:  # so far it was only looked at
+                with self._large:
+                    said, made = self._tried({**request, "max_pixels": MAX_PIXELS}, data)
         if "error" in said:
             raise _ERRORS.get(said["error"], UnreadableImageError)(said["message"])
         return said, made
+
+    def _tried(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        try:
+            return self._answer(request, data)
+        except _ChildDiedError:
+            # Perhaps it was killed from outside; if the picture did it, it will again.
+            try:
+                return self._answer(request, data, anew=True)
+            except _ChildDiedError as died:
+                reason = _told(died.code)
+                raise DecoderCrashError(f"The decoder died of it: {reason}.") from died
 
     def _answer(
         self, request: dict[str, Any], data: bytes, *, anew: bool = False

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from genonaut.core import imaging
+from genonaut.core import image_opening, imaging
 from genonaut.core.errors import UnreadableImageError
 from genonaut.core.thumbnails import ThumbSpec, thumbnails
 
@@ -33,6 +33,7 @@ READY = b"."
 
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1
 _MALLOC = {_ARENA_MAX: 1, _MMAP_THRESHOLD: 20 * 2**20, _TRIM_THRESHOLD: 96 * 2**20}
+_RESIDENT_MAX = 120 * 2**20
 
 Message = tuple[dict[str, Any], bytes]
 
@@ -71,7 +72,7 @@ def _thumbnails(request: dict[str, Any], data: bytes) -> Message:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in request["spec"].items()
     }
-    made = thumbnails(data, ThumbSpec(**spec))
+    made = thumbnails(data, ThumbSpec(**spec), max_pixels=request["max_pixels"])
     listed = [
         {
             "edge": edge,
@@ -86,7 +87,9 @@ def _thumbnails(request: dict[str, Any], data: bytes) -> Message:
     return {"thumbnails": listed}, b"".join(one.data for one in made.values())
 
 
-def _clean(_: dict[str, Any], data: bytes) -> Message:
+def _clean(request: dict[str, Any], data: bytes) -> Message:
+    with image_opening.opened(data, max_pixels=request["max_pixels"]):
+        pass
     clean = imaging.strip_metadata(data, imaging.inspect(data))
     return {"info": asdict(imaging.inspect(clean))}, clean
 
@@ -106,6 +109,8 @@ def _answer_all(requests: "queue.SimpleQueue[Message]", cpu_s: float) -> None:
         sys.stdout.buffer.write(HEADER.pack(len(text), len(made)) + text)
         sys.stdout.buffer.write(made)
         sys.stdout.buffer.flush()
+        del request, data, made
+        _give_back()
 
 
 def _received(source: BinaryIO) -> Message | None:
@@ -125,8 +130,16 @@ def _limit(what: int, value: int) -> None:
 
 
 def _address_space() -> int:
+    return _memory(0)
+
+
+def _resident() -> int:
+    return _memory(1)
+
+
+def _memory(column: int) -> int:
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[column])
     except OSError:  # no /proc: such systems do not keep the limit either
         return 0
     return pages * resource.getpagesize()
@@ -146,6 +159,13 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in _MALLOC.items():
             mallopt(option, value)
+
+
+def _give_back() -> None:
+    """Hold no more than the usual picture needs: a huge one's memory may be kept for thousands."""
+    if _resident() > _RESIDENT_MAX:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _end_with(args: threading.ExceptHookArgs) -> None:

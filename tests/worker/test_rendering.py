@@ -172,6 +172,28 @@ def test_a_decoder_that_takes_too_much_memory_gives_up(slow):
         assert renderer.render(PICTURE, SPEC)
 
 
+def test_large_pictures_wait_for_each_other_and_small_ones_do_not():
+    large = encode(Image.new("L", (5000, 5000)), "PNG")
+    with Renderer(processes=2) as renderer, ThreadPoolExecutor(2) as pool:
+        with renderer._large:
+            waiting = pool.submit(renderer.render, large, SPEC)
+            wait_until(lambda: renderer._idle)
+            assert renderer.render(PICTURE, SPEC)
+            assert renderer.clean(PICTURE)
+            assert not waiting.done()
+        assert waiting.result()
+        with pytest.raises(ImageTooLargeError, match="48,000,000"):
+            renderer.render(encode(Image.new("1", (7000, 7000)), "PNG"), SPEC)
+
+
+def test_what_a_large_picture_took_is_given_back(renderer):
+    renderer.render(PICTURE, SPEC)
+    renderer.render(encode(Image.new("RGB", (6900, 6900)), "PNG"), SPEC)
+    [child] = children()
+    statm = Path(f"/proc/{child}/statm")
+    wait_until(lambda: int(statm.read_text().split()[1]) * 4096 < 120 * 2**20)
+
+
 def test_a_child_killed_from_outside_costs_no_picture(renderer):
     expected = renderer.render(PICTURE, SPEC)
     [child] = children()
