@@ -105,12 +105,11 @@ def _answer_all(requests: "queue.SimpleQueue[Message]", cpu_s: float) -> None:
         request, data = requests.get()
         _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + cpu_s))
         said, made = answer(request, data)
+        _give_back()  # before the parent hears of it and sends the next large one elsewhere
         text = json.dumps(said).encode()
         sys.stdout.buffer.write(HEADER.pack(len(text), len(made)) + text)
         sys.stdout.buffer.write(made)
         sys.stdout.buffer.flush()
-        del request, data, made
-        _give_back()
 
 
 def _received(source: BinaryIO) -> Message | None:

@@ -92,10 +92,17 @@ class Program:
 
     def is_frozen(self) -> bool:
         """Whether the main process is stopped (SIGSTOP)."""
-        state = subprocess.run(
-            ["ps", "-o", "stat=", "-p", str(self.pid)], capture_output=True, text=True, check=False
+        return self._is_in_state("T", self.pid)
+
+    def is_busy(self, pid: int) -> bool:
+        """Whether a process of the group uses the processor."""
+        return self._is_in_state("R", pid)
+
+    def _is_in_state(self, state: str, pid: int) -> bool:
+        shown = subprocess.run(
+            ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
         )
-        return state.stdout.startswith("T")
+        return shown.stdout.startswith(state)
 
     def open_files(self) -> int:
         """Count what the main process has open: files, sockets, pipes."""
@@ -106,6 +113,14 @@ class Program:
             check=False,
         )
         return sum(line.startswith("f") for line in listed.stdout.splitlines())
+
+    def memory(self) -> int:
+        """Give the bytes of memory that all processes of the group hold together."""
+        table = subprocess.run(
+            ["ps", "-axo", "pgid=,rss="], capture_output=True, text=True, check=True
+        )
+        rows = (line.split() for line in table.stdout.splitlines())
+        return sum(int(size) for pgid, size in rows if int(pgid) == self.pid) * 1024
 
     def group(self) -> list[int]:
         """Give every live process of the group, the main one first."""

@@ -1,8 +1,10 @@
 """Backfills of thumbnails, with real workers that are killed at any point."""
 
 import io
+import os
 import random
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from sqlalchemy import select
 from genonaut.clients.storage import LocalStorage
 from genonaut.db.models import ContentImage, ContentItem, TaskRun
 from genonaut.worker import discovery
+from tests.core.test_imaging_hostile import HOSTILE, WHOLE, jpeg_of_scans
 from tests.reliability.program import until
-from tests.reliability.rig import Rig
+from tests.reliability.rig import MEASURED, Rig
 
 BACKFILL = "thumbnails.backfill"
 QUICK = {"LEASE_S": "1.6", "LEASE_RENEW_S": "0.5", "LEASE_GRACE_S": "0.2"}
@@ -32,11 +35,17 @@ def png(n: int) -> bytes:
 
 def fill(rig: Rig, count: int, *, broken: int | None = None) -> None:
     """Store pictures without thumbnails; one of them is no picture."""
+    store(rig, [b"no picture" if n == broken else png(n) for n in range(count)])
+
+
+def store(rig: Rig, pictures: Iterable[bytes]) -> list[Path]:
+    """Store files as pictures without thumbnails, whatever they are; give their paths."""
     discovery.load()
-    storage = LocalStorage(rig.settings().storage_path, min_free_bytes=0)
+    root = rig.settings().storage_path
+    storage = LocalStorage(root, min_free_bytes=0)
+    paths = []
     with rig.database.transaction() as session:
-        for n in range(count):
-            data = b"no picture" if n == broken else png(n)
+        for data in pictures:
             key = storage.put(data, mime="image/png")
             item = ContentItem(title="x", creator_id=rig.user_id)
             session.add(item)
@@ -54,6 +63,8 @@ def fill(rig: Rig, count: int, *, broken: int | None = None) -> None:
                     bytes=len(data),
                 )
             )
+            paths.append(root / key)
+    return paths
 
 
 def state(rig: Rig) -> tuple[list[tuple[Any, ...]], dict[str, bytes]]:
@@ -81,6 +92,73 @@ def shards(rig: Rig, parent_id: int) -> list[TaskRun]:
     with rig.database.transaction() as session:
         query = select(TaskRun).where(TaskRun.parent_id == parent_id).order_by(TaskRun.id)
         return list(session.scalars(query))
+
+
+def of_one_colour(size: tuple[int, int], kind: str = "PNG", mode: str = "L") -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, size).save(out, kind)
+    return out.getvalue()
+
+
+def hostile() -> list[bytes]:
+    """Give files found in the wild, and worse ones, each different from all others."""
+    cut = [data[: len(data) * tenths // 10] for data in WHOLE for tenths in range(10)]
+    odd = [
+        *(of_one_colour(size, kind) for size in LONG for kind in ("PNG", "JPEG", "TIFF")),
+        of_one_colour((6000, 6000), mode="RGB"),
+        of_one_colour((4500, 4500), mode="RGBA"),
+        jpeg_of_scans(1_000_000, (6000, 6000)),
+        jpeg_of_scans(150, (6000, 6000)),
+        bytes(2**20),
+    ]
+    return list(dict.fromkeys((*WHOLE, *cut, *HOSTILE.values(), *odd)))
+
+
+LONG = [(65_000, 1), (1, 65_000)]
+SPOILT: list[Callable[[Path], object]] = [
+    Path.mkdir,
+    Path.touch,
+    os.mkfifo,
+    lambda path: path.symlink_to(path),
+    lambda path: path.symlink_to("/dev/zero"),
+    lambda path: None,
+]
+"""What may be in a file's place."""
+
+
+@pytest.mark.slow
+def test_f35_hostile_files_are_listed_and_cost_neither_worker_nor_memory(rig: Rig) -> None:
+    files = hostile()
+    paths = store(rig, (*files, *(png(n) for n in range(len(SPOILT)))))
+    for path, spoil in zip(paths[len(files) :], SPOILT, strict=True):
+        path.unlink()
+        spoil(path)
+    worker = rig.runner(slots=1)
+    crew, before = worker.children(), worker.memory()
+    run_id = rig.trigger(BACKFILL)
+    peak = 0
+
+    def is_done() -> bool:
+        nonlocal peak
+        peak = max(peak, worker.memory())
+        return rig.run_row(run_id).status not in {"pending", "running"}
+
+    until(is_done, "the backfill is over", 120)
+    run = rig.wait_for_run(run_id, "completed")
+    assert run.result is not None
+    assert (run.attempt, run.result["images"]) == (1, len(paths))
+    assert run.result["made"] + run.result["failed"] == len(paths)
+    assert run.failed_items == run.result["failed"]
+    rows, _ = state(rig)
+    assert all(bool(made) != bool(error) for _, made, _, error in rows)
+    assert all(error for *_, error in rows[len(files) :])
+    assert all(made for _, made, *_ in rows[: len(set(WHOLE))])
+    assert set(crew) <= set(worker.children()), "no slot has died"
+    decoders = set(worker.children()) - set(crew)
+    assert len(decoders) <= 2
+    until(lambda: not any(worker.is_busy(pid) for pid in decoders), "none hangs", 5)
+    MEASURED.append(f"F35, memory over {len(paths)} files: +{(peak - before) / 2**20:.0f} MiB")
+    assert peak - before < 300 * 2**20
 
 
 def test_f38_a_killed_backfill_goes_on_from_its_checkpoint(rig: Rig) -> None:
