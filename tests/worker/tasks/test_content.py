@@ -77,7 +77,7 @@ def test_names_of_any_bytes_are_remembered_and_listed(start_run, root, make_user
     row = start_run(import_folder, folder=".", creator="ada")
     assert (row.status, row.result["failed"]) == ("completed", 3)
     with database.transaction() as session:
-        refs = {failure.ref for failure in runs.failures(session, row.id)}
+        refs = {failure.ref for failure in run_history.failures(session, row.id)}
     assert refs == {"\\xff.png", "a\\nb.png", "d" * 45 + "/" + "e" * 200 + "/\\xfe.png"}
 
 
