@@ -23,6 +23,7 @@ FLAGS = [
     "--disable-sync",
 ]
 PATIENCE_MS = 30_000
+STATS = "content.refresh_stats"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
 
@@ -38,9 +39,44 @@ def site(servers, tmp_path_factory) -> Iterator[Rig]:
         rig.worker("tasks", queues="default,maintenance,notifications", wait=False)
         rig.api()
         rig.add_user("grace", Role.ADMIN)
+        rig.add_user("eve", Role.AUDITOR)
         for program in rig.programs[:2]:
             program.wait_for_log(r"\w ready\.")
         yield rig
+
+
+def log_in(site: Rig, username: str) -> None:
+    """Ask the API as somebody from now on."""
+    with site.database.transaction() as session:
+        user_id = users.find_user(session, username).id
+    site.web.http.headers["Authorization"] = f"Bearer {site.token(user_id)}"
+
+
+@pytest.fixture(scope="module")
+def lived_in(site: Rig) -> dict[str, str]:
+    """Have something on every page; give the pages that are not in the navigation, by name."""
+    log_in(site, "grace")
+    job = site.web.submit(prompt="a lighthouse in a storm", width=256, height=256)
+    site.wait_for(job, "completed")
+    run = site.trigger("toys.count", upto=3, bad=[2])
+    site.wait_for_run(run, "completed")
+    site.trigger("toys.wait", upto=10**6)
+    made = site.web.http.post(
+        "/api/v1/admin/schedules", json={"name": "stats.lived", "task": STATS, "cron": "0 * * * *"}
+    )
+    assert made.status_code == 201
+    content = site.web.http.get("/api/v1/content").json()["items"][0]["id"]
+    log_in(site, "ada")
+    return {
+        "job": f"/jobs/{job}",
+        "picture": f"/pictures/{content}",
+        "task": "/console/tasks/thumbnails.backfill",
+        "run": f"/console/runs/{run}",
+        "batch": "/console/batch?act=cancel",
+        "schedule": "/console/schedules/stats.lived",
+        "schedule-edit": "/console/schedules/stats.lived/edit",
+        "schedule-new": f"/console/new-schedule?task={STATS}",
+    }
 
 
 @pytest.fixture(scope="module")

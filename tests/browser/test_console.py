@@ -1,4 +1,4 @@
-"""The console in Chromium: schedules are paused and edited, and nobody overwrites another."""
+"""The console in Chromium: runs are watched and stopped, schedules edited, roles kept apart."""
 
 import re
 
@@ -56,3 +56,46 @@ def test_a_stale_edit_is_shown_beside_what_there_is(visit):
     conflict.get_by_role("button", name="Save mine over it").click()
     expect(mine.get_by_text("It is changed.")).to_be_visible()
     expect(mine.get_by_text("0 5 * * *")).to_be_visible()
+
+
+def test_a_run_is_tried_dry_watched_cancelled_and_repeated(visit):
+    page = visit("/console/tasks/thumbnails.backfill", who="grace")
+    page.get_by_role("button", name="Dry run").click()
+    expect(page.locator("#run")).to_have_attribute("data-status", "completed")
+    expect(page.get_by_label("Result")).to_contain_text('"images": 0')
+    page.goto("/console/tasks/toys.count")
+    page.get_by_label("upto").fill("2000")
+    page.get_by_role("button", name="Run").click()
+    run = page.locator("#run")
+    expect(run).to_have_attribute("data-status", "running")
+    bar = run.get_by_role("progressbar")
+    expect(bar).to_have_attribute("value", re.compile(r"[1-9]"))
+    page.get_by_role("button", name="Cancel").click()
+    expect(run).to_have_attribute("data-status", "cancelled")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_text("It runs once more.")).to_be_visible()
+    expect(run).to_have_attribute("data-status", "running")
+    page.goto("/console/runs?task=toys.count&status=running")
+    page.get_by_role("link", name="Cancel all of these").click()
+    page.get_by_role("button", name="Cancel 1 run").click()
+    expect(page.get_by_text("1 told to stop.")).to_be_visible()
+    page.goto("/console/runs?task=toys.count")
+    rows = page.locator("tr[data-row]")
+    expect(rows.filter(has_text="cancelled")).to_have_count(2)
+
+
+def test_each_role_is_shown_what_it_may_do(visit):
+    eve = visit("/console/runs", who="eve")
+    expect(eve.get_by_role("link", name="Audit")).to_be_visible()
+    for path in (
+        "/console/tasks/content.refresh_stats",
+        "/console/schedules",
+        "/console/thumbnails",
+    ):
+        eve.goto(path)
+        expect(eve.get_by_role("heading", level=1)).to_be_visible()
+        for name in ("Run", "Dry run", "Pause all", "Make"):
+            expect(eve.get_by_role("button", name=name, exact=True)).to_have_count(0)
+    ada = visit("/", who="ada")
+    expect(ada.get_by_role("link", name="Gallery")).to_be_visible()
+    expect(ada.get_by_role("link", name="Audit")).to_have_count(0)
