@@ -135,6 +135,11 @@ def test_a_job_is_cancelled_retried_and_told_of(browser):
     assert (cancelled.status_code, cancelled.headers["location"]) == (303, path)
     page = browser.get(path)
     assert "Cancelled." in page.text
+    # A card of a list stays one: its Retry goes on with the list, and not with another page.
+    assert 'hx-target="#works"' not in page.text
+    assert 'hx-target="#works"' in browser.get(f"{path}?listed=1").text
+    listed = browser.post(f"{path}/cancel", data={"csrf": token, "listed": "1"})
+    assert listed.headers["location"] == f"{path}?listed=1"
     assert "The job was created." in page.text
     assert "The job was cancelled." in page.text
     # The card on both pages is the same element, so that htmx can take it from either.

@@ -137,6 +137,23 @@ function count() {
 
 const waiting = new Map();
 
+// The answer to an act is under way to an element within, and would find it gone.
+function isActing(node) {
+  return node.querySelector(".htmx-request") !== null;
+}
+
+function later(node) {
+  node.dataset.renewed = performance.now();
+  renew(node);
+}
+
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  const { target, requestConfig } = detail;
+  if (!target.dataset.src || requestConfig.verb !== "get" || !isActing(target)) return;
+  detail.shouldSwap = false;
+  later(target);
+});
+
 // Have the server render an element anew: at once, then at most once in a while.
 function renew(node) {
   const id = node.id;
@@ -146,6 +163,7 @@ function renew(node) {
     waiting.delete(id);
     const old = document.getElementById(id);
     if (!old) return;
+    if (isActing(old)) return later(old);
     const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
     await window.htmx.ajax("GET", old.dataset.src, {
       target: old, select: `#${CSS.escape(id)}`, swap: "outerHTML",

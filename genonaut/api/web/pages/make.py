@@ -62,13 +62,13 @@ def submit(form: FormDep) -> Response:
 
 
 @router.get("/jobs/{job_id}")
-def job(job_id: Id, visitor: VisitorDep) -> Response:
-    """Show one's own job and tell its story."""
+def job(job_id: Id, visitor: VisitorDep, *, listed: bool = False) -> Response:
+    """Show one's own job and tell its story; ``listed`` is asked for the card of a list."""
     with visitor.look() as view:
         found = generation.owned(view.session, view.who.user_id, job_id)
         card = _cards(view, [found])[0]
         story = timelines.tell(view.session, found)
-    return visitor.show("job.html", view, active="make", job=card, story=story)
+    return visitor.show("job.html", view, active="make", job=card, story=story, listed=listed)
 
 
 @router.post("/jobs/{job_id}/cancel")
@@ -76,7 +76,7 @@ def cancel(job_id: Id, form: FormDep) -> Response:
     """Cancel a job."""
     answer = generation_jobs.cancel(job_id, form.visitor.caller)
     told = "Cancelled." if answer.status_code == 200 else "Stopping; this takes a moment."
-    return form.visitor.lead(f"/jobs/{job_id}", told)
+    return form.visitor.lead(f"/jobs/{job_id}" + "?listed=1" * form.has("listed"), told)
 
 
 @router.post("/jobs/{job_id}/retry")
