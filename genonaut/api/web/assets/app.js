@@ -37,7 +37,9 @@ function fade(node) {
 export function toast(text, kind = "done") {
   const node = document.createElement("p");
   node.className = kind === "error" ? "toast error" : "toast";
-  node.textContent = text;
+  const words = document.createElement("span");
+  words.textContent = text;
+  node.append(words);
   toasts.append(node);
   fade(node);
 }
