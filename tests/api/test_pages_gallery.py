@@ -223,7 +223,13 @@ def test_the_story_of_a_picture_is_led_to_for_whoever_asked_for_it(visit, put, d
     content_id = put("ada")
     made = ada.post(
         "/api/v1/generation-jobs",
-        json={"prompt": "x"},
+        json={
+            "prompt": "x",
+            "negative_prompt": "fog",
+            "checkpoint_model": "paint.safetensors",
+            "lora_models": [{"name": "ink", "strength_model": 0.5}],
+            "sampler_params": {"seed": 4711, "steps": 12},
+        },
         headers={"X-CSRF-Token": ada.get("/api/v1/me").json()["csrf_token"]},
     )
     job_id = made.json()["id"]
@@ -235,3 +241,6 @@ def test_the_story_of_a_picture_is_led_to_for_whoever_asked_for_it(visit, put, d
     assert f'href="/jobs/{job_id}"' in ada.get(path).text
     assert f'href="/?like={job_id}"' in ada.get(path).text
     assert "/jobs/" not in bob.get(path).text
+    # What made it is told to all who may see it, as its prompt is.
+    for facts in ("fog", "paint.safetensors", "ink (0.5)", "4711", "12"):
+        assert f"<dd>{facts}</dd>" in bob.get(path).text

@@ -19,7 +19,7 @@ from genonaut.api.web.pictures import tiles
 from genonaut.api.web.visitor import Form, FormDep, PageRoute, View, VisitorDep, own_path
 from genonaut.core.errors import InvalidInputError
 from genonaut.db.models import ContentItem, GenerationJob
-from genonaut.domain import content, interactions, recommendation_lists, users
+from genonaut.domain import content, generation, interactions, recommendation_lists, users
 from genonaut.domain.content import Filter
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -108,7 +108,8 @@ def picture(content_id: Id, visitor: VisitorDep) -> Response:
         [answer] = _answers(view, [item])
         stands = interactions.standing(view.session, view.who.user_id, content_id)
         newer, older = _neighbours(view, content_id)
-        job_id = _own_job(view, content_id)
+        job = _job(view, content_id)
+        is_own_job = job is not None and job.user_id == view.who.user_id
         author = users.name_of(view.session, item.creator_id)
     return visitor.show(
         "picture.html",
@@ -118,7 +119,8 @@ def picture(content_id: Id, visitor: VisitorDep) -> Response:
         stands=stands,
         newer=newer,
         older=older,
-        job_id=job_id,
+        parameters=_parameters(answer, job),
+        job_id=job.id if job is not None and is_own_job else None,
         author=author,
     )
 
@@ -130,12 +132,25 @@ def _neighbours(view: View, content_id: int) -> tuple[int | None, int | None]:
     return view.session.scalar(newer), view.session.scalar(older)
 
 
-def _own_job(view: View, content_id: int) -> int | None:
-    return view.session.scalar(
-        select(GenerationJob.id).where(
-            GenerationJob.content_id == content_id, GenerationJob.user_id == view.who.user_id
-        )
-    )
+def _job(view: View, content_id: int) -> GenerationJob | None:
+    return view.session.scalar(select(GenerationJob).where(GenerationJob.content_id == content_id))
+
+
+def _parameters(item: dict[str, Any], job: GenerationJob | None) -> dict[str, Any]:
+    """Give what made an item: by its job, or as it was read when it was brought in."""
+    found: dict[str, Any] = dict(item["metadata"])
+    if job is not None:
+        made = generation.public(job)
+        if made["has_workflow"]:
+            return {"workflow": "one of its author's", **found}
+        loras = [f"{one['name']} ({one.get('strength_model', 1)})" for one in made["lora_models"]]
+        found |= {
+            "negative_prompt": made["negative_prompt"],
+            "model": made["checkpoint_model"],
+            "LoRAs": ", ".join(loras),
+            **made["sampler_params"],
+        }
+    return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 @router.post("/pictures/{content_id}/like")
