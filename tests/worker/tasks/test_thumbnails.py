@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from genonaut.core.errors import ConflictError, InvalidInputError, StorageFullError
 from genonaut.db.models import ContentImage, ContentItem, TaskRun
@@ -68,6 +68,34 @@ def test_makes_what_is_missing_and_a_second_run_touches_no_file(run_task, make_i
     assert again == Result(images=0)
     assert progress == []
     assert tree() == before
+
+
+class Untouchable:
+    """A store that nobody may use."""
+
+    def __getattr__(self, name):
+        raise AssertionError(name)
+
+
+def test_with_nothing_to_do_the_store_is_not_even_asked(
+    run_task, make_image, database, task_services
+):
+    image = make_image(thumb_spec=USUAL.hash)
+    columns = "content_id, storage_key, sha256, mime, width, height, bytes, thumb_spec"
+    with database.transaction() as session:
+        session.execute(
+            text(
+                f"INSERT INTO content_images (position, {columns}) SELECT n, {columns}"
+                " FROM content_images, generate_series(1, 199) AS n WHERE id = :id"
+            ),
+            {"id": image.id},
+        )
+    object.__setattr__(task_services, "storage", Untouchable())
+    for params in ({}, {"only": "outdated"}, {"only": "failed"}, {"parallelism": 4}):
+        result, _ = run_task(backfill, **params)
+        assert counts(result) == (0, 0, 0)
+    with pytest.raises(AssertionError):
+        run_task(backfill, only="all")
 
 
 def test_what_cannot_be_done_is_listed_and_tried_again_only_when_asked(
