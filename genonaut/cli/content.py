@@ -43,8 +43,8 @@ def import_folder(
 ) -> None:
     """Take existing pictures into the collection, each once; asked again, it goes on.
 
-    Where a PNG tells how ComfyUI made it, prompt and settings are kept with it. Thumbnails are made
-    by the next backfill: genonaut tasks run thumbnails.backfill
+    Where a file tells how ComfyUI made it, prompt and settings are kept with it. Thumbnails are
+    made by the next backfill: genonaut tasks run thumbnails.backfill
     """
     settings = settings_for(env)
     with database_of(settings) as database:

@@ -1,4 +1,4 @@
-"""Read how a picture was made from the graph that ComfyUI leaves in its PNG files.
+"""Read how a picture was made from the graph that ComfyUI and its nodes leave in their files.
 
 The file may come from anywhere: what is found is a claim, bounded in size and type, and never run.
 """
@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from genonaut.core import image_containers
-from genonaut.core.errors import UnreadableImageError
+from genonaut.core import image_texts
 from genonaut.core.text import storable
 
 MAX_GRAPH_BYTES = 4 * 2**20
@@ -33,12 +32,9 @@ class Made:
 
 def read(data: bytes) -> Made:
     """Read what a file says of its making; nothing of one that says nothing we understand."""
-    if not data.startswith(image_containers.PNG_SIGNATURE):
-        return Made()
     try:
-        texts = image_containers.png_texts(data, max_bytes=MAX_GRAPH_BYTES)
-        graph = json.loads(texts.get("prompt", ""))
-    except (UnreadableImageError, ValueError, RecursionError):
+        graph = json.loads(image_texts.texts(data, max_bytes=MAX_GRAPH_BYTES).get("prompt", ""))
+    except (ValueError, RecursionError):
         return Made()
     if not isinstance(graph, dict) or len(graph) > MAX_NODES:
         return Made()

@@ -29,7 +29,9 @@ PNG_KEPT = frozenset(b"IHDR PLTE tRNS gAMA cHRM sRGB iCCP cICP IDAT acTL fcTL fd
 _WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
 _WEBP_METADATA_FLAGS = 0x08 | 0x04  # EXIF, XMP
 _GIF_KEPT_APPLICATIONS = (b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012")
-_JPEG_SCAN = 0xDA
+JPEG_SCAN = 0xDA
+"""The marker of a segment that compressed data follows."""
+
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 """A marker inside compressed data: neither a stuffed byte nor a restart."""
 
@@ -46,31 +48,6 @@ def png_without_metadata(data: bytes, *, also_keep: frozenset[bytes] = frozenset
     return b"".join(kept)
 
 
-def png_texts(data: bytes, *, max_bytes: int) -> dict[str, str]:
-    """Give the texts of a PNG by keyword: tEXt, and iTXt that is not compressed.
-
-    A chunk of more than ``max_bytes`` is left out; of a keyword that comes twice the first counts.
-    Raises: UnreadableImageError: truncated, or a checksum is wrong.
-    """
-    texts: dict[str, str] = {}
-    for name, chunk in png_chunks(data):
-        if name in {b"tEXt", b"iTXt"} and len(chunk) <= max_bytes + 12:
-            keyword, _, body = chunk[8:-4].partition(b"\0")
-            if name == b"iTXt":
-                is_compressed, (_, _, body) = body[:1] != b"\0", _split_twice(body[2:])
-                if is_compressed:
-                    continue
-            encoding = "utf-8" if name == b"iTXt" else "latin-1"
-            texts.setdefault(keyword.decode("latin-1"), body.decode(encoding, "replace"))
-    return texts
-
-
-def _split_twice(body: bytes) -> tuple[bytes, bytes, bytes]:
-    language, _, rest = body.partition(b"\0")
-    translated, _, text = rest.partition(b"\0")
-    return language, translated, text
-
-
 def jpeg_without_metadata(data: bytes) -> bytes:
     """Keep the tables, the scans, JFIF, Adobe's colour marker and the ICC profile.
 
@@ -78,7 +55,7 @@ def jpeg_without_metadata(data: bytes) -> bytes:
     Raises: UnreadableImageError: truncated, or not a sequence of segments.
     """
     kept = [b"\xff\xd8"]
-    for marker, body, whole in _jpeg_segments(data):
+    for marker, body, whole in jpeg_segments(data):
         if _jpeg_keeps(marker, body):
             kept.append(whole)
     return b"".join((*kept, b"\xff\xd9"))
@@ -91,14 +68,15 @@ def jpeg_has_scans(data: bytes, count: int) -> bool:
     """
     if data.count(b"\xff\xda") < count:  # of most files this is known without a walk
         return False
-    scans = (marker for marker, _, _ in _jpeg_segments(data) if marker == _JPEG_SCAN)
+    scans = (marker for marker, _, _ in jpeg_segments(data) if marker == JPEG_SCAN)
     return next(islice(scans, count - 1, None), None) is not None
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Give marker, body and whole of each segment up to the end of the picture.
 
     What follows a scan's body is its compressed data, and part of its whole.
+    Raises: UnreadableImageError: truncated, or not a sequence of segments.
     """
     at = 2
     while True:
@@ -115,7 +93,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if end < at + 2 or end > len(data):
             raise UnreadableImageError("The JPEG is truncated or broken.")
         body = data[at + 2 : end]
-        if marker[0] == _JPEG_SCAN:
+        if marker[0] == JPEG_SCAN:
             scan_end = _JPEG_MARKER.search(data, end)
             if scan_end is None:
                 raise UnreadableImageError("The JPEG is truncated.")
@@ -130,7 +108,7 @@ def webp_without_metadata(data: bytes) -> bytes:
     Raises: UnreadableImageError: truncated.
     """
     kept = []
-    for name, body in _webp_chunks(data):
+    for name, body in webp_chunks(data):
         if name == b"VP8X":
             flags = _unpack("B", body, 0) & ~_WEBP_METADATA_FLAGS
             kept.append(_webp_chunk(name, bytes((flags,)) + body[1:]))
@@ -213,7 +191,11 @@ def _jpeg_keeps(marker: int, body: bytes) -> bool:
     return not (0xE0 <= marker <= 0xEF or marker == 0xFE)
 
 
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give name and body of each chunk.
+
+    Raises: UnreadableImageError: truncated.
+    """
     end = 8 + _unpack("<I", data, 4)
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or end > len(data):
         raise UnreadableImageError("The WebP is truncated.")

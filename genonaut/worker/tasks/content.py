@@ -82,7 +82,7 @@ class ImportedUpTo(BaseModel):
 def import_folder(ctx: TaskContext, params: ImportParams) -> ImportResult:
     """Take the pictures in a folder below `IMPORT_ROOT` into the collection, each once.
 
-    Where a PNG tells how ComfyUI made it, prompt and settings are kept with it. Safe to run twice:
+    Where a file tells how ComfyUI made it, prompt and settings are kept with it. Safe to run twice:
     what the creator has already, by the hash of its bytes, is left out. No link is followed. A file
     that is no picture and a folder that cannot be read are listed with the reason. A killed run
     goes on where it stopped; thumbnails are made by the next backfill. A dry run counts files.
