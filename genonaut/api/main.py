@@ -34,6 +34,7 @@ from genonaut.api.routes import (
     stats,
     tasks,
     thumbnails,
+    users,
     webhooks,
 )
 from genonaut.api.web import pages
@@ -101,7 +102,7 @@ def create_app(
     resources = APIRouter(prefix="/api/v1")
     made = (generation_jobs, generation_options, content, recommendations, stats)
     own = (notifications, notification_settings, session)
-    admin = (thumbnails, operations, tasks, runs, schedules, deliveries)
+    admin = (thumbnails, operations, tasks, runs, schedules, deliveries, users)
     for module in (*made, *own, *admin):
         resources.include_router(module.router)
     app.include_router(resources)

@@ -21,6 +21,7 @@ TAGS = [
     },
     {"name": "operations", "description": "What waits and who works; for auditors."},
     {"name": "audit", "description": "Who did what; for auditors."},
+    {"name": "users", "description": "Who may log in, as what and with which tokens; for admins."},
     {"name": "health", "description": "For monitors; no login."},
     {"name": "webhooks", "description": "For what stands beside ComfyUI; signed."},
 ]

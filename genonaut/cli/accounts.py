@@ -10,7 +10,7 @@ from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, print_json, print_table
 from genonaut.cli.servers import database_of
 from genonaut.db.models import User
-from genonaut.domain import users
+from genonaut.domain import accounts, users
 
 users_app = typer.Typer(help="Users.", no_args_is_help=True, add_completion=False)
 tokens_app = typer.Typer(help="API tokens.", no_args_is_help=True, add_completion=False)
@@ -27,8 +27,9 @@ def create_user(
 ) -> None:
     """Create a user."""
     with database_of(settings_for(env)) as database, database.transaction() as session:
-        user = users.create_user(session, username, role=role, email=email)
-        users.audit(session, ACTOR, "user.create", str(user.id), {"username": username})
+        address = accounts.check_email(email) if email else None
+        users.create_user(session, username, role=role, email=address)
+        users.audit(session, ACTOR, "user.create", f"user:{username}", {"role": role})
     console.print(f"created {username} ({role})")
 
 
@@ -70,8 +71,9 @@ def create_token(
     with database_of(settings_for(env)) as database, database.transaction() as session:
         owner = users.find_user(session, user)
         ttl = timedelta(days=days) if days else None
-        token = users.issue_token(session, owner.id, name=name, ttl=ttl)
-        users.audit(session, ACTOR, "token.create", str(owner.id), {"name": name})
+        row, token = accounts.issue_token(session, owner.id, name=name, ttl=ttl)
+        details = {"token_id": row.id, "name": row.name}
+        users.audit(session, ACTOR, "token.create", f"user:{user}", details)
     if quiet:
         typer.echo(token)
     else:
@@ -96,7 +98,7 @@ def list_tokens(
                 "last_used_at": token.last_used_at,
                 "revoked_at": token.revoked_at,
             }
-            for token in users.list_tokens(session, users.find_user(session, user).id)
+            for token in accounts.list_tokens(session, users.find_user(session, user).id)
         ]
     if as_json:
         print_json(rows)
@@ -111,6 +113,9 @@ def list_tokens(
 def revoke_token(token_id: int, env: EnvOption = None) -> None:
     """Make a token invalid at once."""
     with database_of(settings_for(env)) as database, database.transaction() as session:
-        users.revoke_token(session, token_id)
-        users.audit(session, ACTOR, "token.revoke", str(token_id))
+        ended = accounts.revoke_token(session, token_id)
+        if ended is not None:
+            owner = users.name_of(session, ended.user_id)
+            details = {"token_id": token_id, "name": ended.name}
+            users.audit(session, ACTOR, "token.revoke", f"user:{owner}", details)
     console.print(f"revoked token {token_id}")

@@ -95,7 +95,7 @@ def create_user(
 
     Raises:
         InvalidInputError: the name is not 1 to 50 lower-case letters, digits, ``.``, ``_``, ``-``.
-        ConflictError: the name or the address is taken.
+        ConflictError: the name is taken (``name_taken``), or the address (``email_taken``).
     """
     if not _USERNAME.fullmatch(username):
         raise InvalidInputError(
@@ -109,9 +109,19 @@ def create_user(
         .on_conflict_do_nothing()
         .returning(User)
     ).one_or_none()
-    if user is None:
-        raise ConflictError(f"a user {username!r} exists already, or the address is taken")
-    return user
+    if user is not None:
+        return user
+    # A statement of its own, which sees whom the other one ran into.
+    if session.scalar(select(User.id).where(User.username == username)):
+        raise ConflictError(
+            f"a user {username!r} exists already", field="username", code="name_taken"
+        )
+    raise email_taken()
+
+
+def email_taken() -> ConflictError:
+    """Say that somebody else has an address."""
+    return ConflictError("another user has this address", field="email", code="email_taken")
 
 
 def find_user(session: Session, username: str) -> User:
@@ -144,30 +154,6 @@ def issue_token(session: Session, user_id: UUID, *, name: str, ttl: timedelta | 
         )
     )
     return token
-
-
-def list_tokens(session: Session, user_id: UUID) -> list[ApiToken]:
-    """List a user's tokens, oldest first; what they were is not known any more."""
-    return list(
-        session.scalars(select(ApiToken).where(ApiToken.user_id == user_id).order_by(ApiToken.id))
-    )
-
-
-def revoke_token(session: Session, token_id: int) -> None:
-    """End a token, and its user's browser sessions, which may have been opened with it.
-
-    Raises: NotFoundError: there is no such token. Revoking twice is harmless.
-    """
-    user_id = session.scalars(
-        update(ApiToken)
-        .where(ApiToken.id == token_id)
-        .values(revoked_at=func.coalesce(ApiToken.revoked_at, func.now()))
-        .returning(ApiToken.user_id)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if user_id is None:
-        raise NotFoundError("there is no such token")
-    session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
 
 
 @dataclass(frozen=True, slots=True)

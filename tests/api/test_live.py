@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from genonaut.core.events import Event
 from genonaut.db.models import GenerationJob
-from genonaut.domain import attempts, generation, notifications, users
+from genonaut.domain import accounts, attempts, generation, notifications
 from genonaut.domain.attempts import Claim
 from tests.api.conftest import Account, closed_with, hear
 
@@ -318,8 +318,8 @@ def test_a_socket_ends_with_the_login_that_opened_it(api, ada, bob, anyone, data
     csrf = anyone.get("/api/v1/me").json()["csrf_token"]
     assert anyone.delete("/api/v1/session", headers={"X-CSRF-Token": csrf}).status_code == 204
     with database.transaction() as session:
-        (token,) = users.list_tokens(session, ada.id)
-        users.revoke_token(session, token.id)
+        (token,) = accounts.list_tokens(session, ada.id)
+        accounts.revoke_token(session, token.id)
     for one in (*revoked, logged_out):
         assert closed_with(one) == 4401
     assert closed_with(sockets(f"{me}?ticket={unused}")) == 4401
