@@ -11,6 +11,7 @@ from genonaut.api.web.pages import (
     console_runs,
     console_schedule_form,
     console_schedules,
+    console_users,
     entrance,
     gallery,
     make,
@@ -30,6 +31,7 @@ _ROUTERS = (
     console_runs.router,
     console_schedule_form.router,
     console_schedules.router,
+    console_users.router,
 )
 
 
