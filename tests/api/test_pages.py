@@ -49,7 +49,8 @@ def test_the_navigation_shows_what_the_role_may_see(visit):
     }
     assert not seen[Role.USER]
     assert "/console/runs" in seen[Role.AUDITOR]
-    assert seen[Role.ADMIN] == seen[Role.OPERATOR] == seen[Role.AUDITOR]
+    assert seen[Role.OPERATOR] == seen[Role.AUDITOR]
+    assert seen[Role.ADMIN] == {*seen[Role.AUDITOR], "/console/users"}
 
 
 def test_looks_are_chosen_without_scripts_and_kept(visit):
@@ -71,6 +72,22 @@ def test_an_address_without_a_page_is_told_as_a_page_to_browsers_only(visit):
     assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
     api = browser.get("/api/v1/nowhere", headers={"Accept": "text/html"})
     assert api.headers["content-type"] == "application/problem+json"
+
+
+def test_a_form_shown_again_is_an_answer_to_a_browser_and_a_refusal_to_others(anyone, visit):
+    browser = {"Sec-Fetch-Mode": "navigate"}
+    for headers, status in (({}, 401), (browser, 200)):
+        page = anyone.post("/login", data={"token": "gnt_wrong"}, headers=headers)
+        assert page.status_code == status
+        assert 'role="alert"' in page.text
+    oscar = visit("oscar", Role.OPERATOR)
+    token = oscar.get("/api/v1/me").json()["csrf_token"]
+    typed = {"csrf": token, "params.days": "many", "how": "run"}
+    for headers, status in (({}, 422), (browser, 200), ({"HX-Request": "true"}, 200)):
+        path = "/console/tasks/content.refresh_stats"
+        page = oscar.post(path, data=typed, headers=headers)
+        assert page.status_code == status
+        assert 'aria-invalid="true"' in page.text
 
 
 @pytest.mark.parametrize(

@@ -84,15 +84,13 @@ class Visitor:
     ) -> Response:
         """Fill in a page inside the frame; ``active`` names its place in the navigation.
 
-        ``status`` says that a form is shown again. A browser is answered 200 then: it would write
-        an error into its console, and htmx would not show the page.
+        ``status`` says why a form is shown again: see :func:`form_status`.
         """
-        is_browser = "sec-fetch-mode" in self.request.headers or is_htmx(self.request)
         told = unquote(self.request.cookies.get(_FLASH, ""))
         response = render(
             name,
             self.services.settings,
-            status=200 if is_browser else status,
+            status=form_status(self.request, status),
             who=view.who,
             may=view.who.role.includes,
             role=Role,
@@ -250,6 +248,15 @@ def _to_login(request: Request) -> Response:
 def is_htmx(request: Request) -> bool:
     """Whether htmx asks, so that only a part of the answer is shown."""
     return request.headers.get("hx-request") == "true"
+
+
+def form_status(request: Request, status: int) -> int:
+    """Give the status of a page that shows a form again.
+
+    For a browser it is 200: for others it writes an error into its console, and htmx would not show
+    the page.
+    """
+    return 200 if "sec-fetch-mode" in request.headers or is_htmx(request) else status
 
 
 def error_page(request: Request, status: int, detail: str) -> HTMLResponse:

@@ -13,6 +13,7 @@ from genonaut.api.web.rendering import render
 from genonaut.api.web.visitor import (
     FormDep,
     PageRoute,
+    form_status,
     own_path,
     read_fields,
     set_theme,
@@ -109,7 +110,7 @@ def _ask(request: Request, services: Services, to: str, error: str = "") -> Resp
     return render(
         "login.html",
         services.settings,
-        status=401 if error else 200,
+        status=form_status(request, 401 if error else 200),
         error=error,
         next=to,
         theme=theme(request),
