@@ -140,6 +140,9 @@ def test_what_is_suggested_says_why_and_may_be_refused(visit, put, act):
     assert "not be suggested again" in after.text
     assert shown(after)[:1] == [other]
     assert f"/pictures/{one}/dismiss" not in after.text
+    assert "not suggested to you" in ada.get(f"/pictures/{one}").text
+    assert "not suggested to you" not in act(ada, f"/pictures/{one}/recall").text
+    assert f"/pictures/{one}/dismiss" in ada.get("/gallery").text
 
 
 def test_a_page_costs_as_much_of_ten_thousand_pictures_as_of_a_hundred(

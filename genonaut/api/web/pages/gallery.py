@@ -198,3 +198,10 @@ def dismiss(content_id: Id, form: FormDep) -> Response:
     """Never suggest a picture again."""
     recommendation_routes.dismiss(content_id, form.visitor.caller)
     return form.visitor.lead("/gallery", "It will not be suggested again.")
+
+
+@router.post("/pictures/{content_id}/recall")
+def recall(content_id: Id, form: FormDep) -> Response:
+    """Let a picture be suggested again."""
+    recommendation_routes.recall(content_id, form.visitor.caller)
+    return form.visitor.lead(f"/pictures/{content_id}", "It may be suggested again.")
