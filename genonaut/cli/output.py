@@ -36,6 +36,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
+def given(values: Mapping[str, Any]) -> str:
+    """Show parameters or results as JSON in a line, without what was left open."""
+    told = {name: value for name, value in values.items() if value is not None}
+    return json.dumps(told, ensure_ascii=False)
+
+
 def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 

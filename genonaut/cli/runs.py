@@ -1,6 +1,5 @@
 """See what ran, cancel it and have it run again, through the API."""
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from genonaut.cli.output import (
     JsonOption,
     UrlOption,
     console,
+    given,
     local_time,
     print_fields,
     print_json,
@@ -36,8 +36,8 @@ def list_runs(
     as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
-    given = {"task": task, "status": status, "schedule": schedule}
-    params = {name: value for name, value in given.items() if value}
+    wanted = {"task": task, "status": status, "schedule": schedule}
+    params = {name: value for name, value in wanted.items() if value}
     with Api.of(settings_for(env), url) as api:
         rows = list(api.pages("/admin/runs", params, limit=limit))
     if as_json:
@@ -89,7 +89,7 @@ def _fields(run: dict[str, Any]) -> dict[str, object]:
         "run": run["id"],
         "task": run["task"],
         "status": run["status"],
-        "params": json.dumps(run["params"], ensure_ascii=False),
+        "params": given(run["params"]),
         "dry run": "yes" if run["dry_run"] else "no",
         "asked by": f"{run['actor'] or 'nobody'} ({run['trigger']})",
         "reason": run["reason"],
@@ -97,8 +97,8 @@ def _fields(run: dict[str, Any]) -> dict[str, object]:
         "due": run["due_at"] and local_time(run["due_at"]),
         "attempt": f"{run['attempt']} of {run['max_attempts']}",
         "done": progress.counted(run["progress"]),
-        "message": run["progress"].get("message"),
-        "result": run["result"] and json.dumps(run["result"], ensure_ascii=False),
+        "message": None if run["completed_at"] else run["progress"].get("message"),
+        "result": run["result"] and given(run["result"]),
         "error": error and f"{error['message']} ({error['code']})",
         "retry of": run["retry_of"],
         "created": local_time(run["created_at"]),

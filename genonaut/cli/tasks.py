@@ -15,6 +15,7 @@ from genonaut.cli.output import (
     UrlOption,
     console,
     fail,
+    given,
     print_fields,
     print_json,
     print_table,
@@ -119,8 +120,7 @@ def follow(api: Api, found: dict[str, Any], *, env: str, wait: bool, as_json: bo
 
 
 def _tell(run: dict[str, Any]) -> None:
-    result = json.dumps(run["result"], ensure_ascii=False)
-    console.print(escape(f"run {run['id']} completed: {result}"), soft_wrap=True)
+    console.print(escape(f"run {run['id']} completed: {given(run['result'])}"), soft_wrap=True)
     if run["failed_items"]:
         console.print(f"items failed: {run['failed_items']}; see: genonaut runs show {run['id']}")
 

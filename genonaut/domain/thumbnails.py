@@ -251,7 +251,9 @@ def make(source: Source, spec: ThumbSpec, storage: Storage, render: Render) -> O
     try:
         data = _read(storage, source.storage_key)
         return Outcome(source, thumbnails=store(data, spec, storage, render))
-    except (NotFoundError, UnreadableImageError) as error:
+    except NotFoundError as error:
+        return Outcome(source, error=f"Its file is gone. ({error.code})")
+    except UnreadableImageError as error:
         return Outcome(source, error=f"{error} ({error.code})")
 
 

@@ -82,6 +82,8 @@ def test_a_run_is_asked_for_watched_listed_and_shown(running: Commands) -> None:
     shown = running("runs", "show", found[1]).stdout
     assert re.search(r"^status +completed$", shown, re.MULTILINE)
     assert re.search(r"^reason +a \[test\]$", shown, re.MULTILINE)
+    assert "null" not in shown
+    assert not re.search(r"^message", shown, re.MULTILINE), "it is over"
     assert "number:2: [not] a number" in shown
     assert re.search(r"info  counted number=4$", shown, re.MULTILINE)
     listed = running("runs", "list", "--task", "toys.count", "--status", "completed").stdout
