@@ -99,3 +99,14 @@ def test_each_role_is_shown_what_it_may_do(visit):
     ada = visit("/", who="ada")
     expect(ada.get_by_role("link", name="Gallery")).to_be_visible()
     expect(ada.get_by_role("link", name="Audit")).to_have_count(0)
+
+
+def test_what_is_done_to_many_is_asked_about(visit):
+    page = visit("/console/schedules", who="grace")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Pause all").click()
+    expect(page.get_by_role("button", name="Pause all")).to_be_visible()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Pause all").click()
+    page.get_by_role("button", name="Resume all").click()
+    expect(page.get_by_role("button", name="Pause all")).to_be_visible()

@@ -23,6 +23,12 @@ for (const button of document.querySelectorAll(".themes button")) {
   });
 }
 
+// What htmx posts it asks about itself.
+document.addEventListener("submit", (event) => {
+  const words = event.target.dataset.confirm;
+  if (words && !confirm(words)) event.preventDefault();
+});
+
 const toasts = document.querySelector("#toasts");
 const SHOWN_MS = 6000;
 const SHOWN_AT_ONCE = 3;
