@@ -9,6 +9,7 @@ from typing import Any
 from genonaut.api import negotiation
 from genonaut.core.image_containers import EXTENSIONS
 from genonaut.db.models import ContentImage
+from genonaut.domain.content import ShownImage
 
 _TYPES = {f".{extension}": mime for mime, extension in EXTENSIONS.items()}
 _SMALLEST_FIRST = ("image/avif", "image/webp", "image/jpeg")
@@ -54,7 +55,7 @@ class Sized:
         return mime, self.by_type[mime]
 
 
-def by_size(image: ContentImage) -> dict[int, Sized]:
+def by_size(image: ShownImage) -> dict[int, Sized]:
     """Give a picture's thumbnails by the edge they were made for, the smallest first."""
     found: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
     for name, entry in image.thumbnails.items():
@@ -64,7 +65,7 @@ def by_size(image: ContentImage) -> dict[int, Sized]:
     return {edge: Sized(by_type) for edge, by_type in sorted(found.items())}
 
 
-def shown(image: ContentImage, url: str) -> dict[str, dict[str, Any]]:
+def shown(image: ShownImage, url: str) -> dict[str, dict[str, Any]]:
     """Give what is shown of a picture's thumbnails, whose address is ``url``."""
     return {
         str(edge): {

@@ -3,13 +3,57 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, NamedTuple, TypeAlias, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ForbiddenError, InvalidInputError, NotFoundError
 from genonaut.db.models import ContentImage, ContentItem, GenerationJob, UserInteraction
+
+
+class Item(NamedTuple):
+    """What is shown of an item: on hot ways making an object of a row takes longer than reading."""
+
+    id: int
+    title: str
+    prompt: str | None
+    creator_id: UUID
+    is_private: bool
+    quality_score: float | None
+    item_metadata: dict[str, Any]
+    created_at: datetime
+
+
+class Picture(NamedTuple):
+    """What is shown of an image."""
+
+    content_id: int
+    position: int
+    mime: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    thumbnails: dict[str, Any]
+
+
+ShownItem: TypeAlias = ContentItem | Item
+ShownImage: TypeAlias = ContentImage | Picture
+
+_ITEMS = cast(Table, ContentItem.__table__)
+_IMAGES = cast(Table, ContentImage.__table__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +146,26 @@ def images_of(session: Session, items: Sequence[ContentItem]) -> dict[int, list[
         for row in rows:
             images[row.content_id].append(row)
     return images
+
+
+def item_with_pictures() -> ColumnElement[Any]:
+    """Give an item and its images, in batch order, as one JSON value of a query on items."""
+    picture = func.json_build_array(*(_IMAGES.c[name] for name in Picture._fields))
+    pictures = (
+        select(func.json_agg(aggregate_order_by(picture, _IMAGES.c.position)))
+        .where(_IMAGES.c.content_id == _ITEMS.c.id)
+        .correlate_except(_IMAGES)
+        .scalar_subquery()
+    )
+    return func.json_build_array(*(_ITEMS.c[name] for name in Item._fields), pictures)
+
+
+def item_of(values: Sequence[Any]) -> tuple[Item, list[Picture]]:
+    """Read what :func:`item_with_pictures` gave."""
+    id_, title, prompt, creator_id, is_private, quality, metadata, created_at, pictures = values
+    made_at = datetime.fromisoformat(created_at)
+    item = Item(id_, title, prompt, UUID(creator_id), is_private, quality, metadata, made_at)
+    return item, [Picture(*picture) for picture in pictures or ()]
 
 
 def visible(session: Session, user_id: UUID, content_id: int) -> ContentItem:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -134,6 +134,23 @@ def standing(session: Session, user_id: UUID, content_id: int) -> Standing:
         ).where(UserInteraction.user_id == user_id, UserInteraction.content_id == content_id)
     ).one()
     return Standing(content_id, **found._mapping)
+
+
+def opinion_on(user_id: ColumnElement[UUID], content_id: ColumnElement[int]) -> ScalarSelect[Any]:
+    """Give what a user thinks of an item as one JSON value of a query: those of Opinion."""
+    acts = UserInteraction
+    likes = (acts.kind == Act.LIKE) & (acts.times > 0)
+    liked = func.coalesce(func.bool_or(likes), False)
+    return (
+        select(func.json_build_array(liked, func.max(acts.rating)))
+        .where(
+            acts.user_id == user_id,
+            acts.content_id == content_id,
+            (acts.kind == Act.LIKE) | (acts.kind == Act.RATE),
+        )
+        .correlate_except(acts)
+        .scalar_subquery()
+    )
 
 
 def opinions(session: Session, user_id: UUID, ids: Collection[int]) -> dict[int, Opinion]:

@@ -1,5 +1,6 @@
 """Show what was made, send its pictures, and let its owner take it away."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,10 +16,9 @@ from genonaut.api.files import Picture
 from genonaut.api.pagination import CursorParam, LimitParam
 from genonaut.api.requests import Day
 from genonaut.core.errors import GenonautError, InvalidInputError
-from genonaut.db.models import ContentImage, ContentItem
 from genonaut.db.session import on_commit
 from genonaut.domain import content, interactions, orphans
-from genonaut.domain.content import Filter, Unused
+from genonaut.domain.content import Filter, ShownImage, ShownItem, Unused
 from genonaut.domain.interactions import Opinion
 
 log = structlog.get_logger(__name__)
@@ -125,7 +125,7 @@ def image(
 
 
 def shown(
-    item: ContentItem, images: list[ContentImage], user_id: UUID, opinion: Opinion
+    item: ShownItem, images: Sequence[ShownImage], user_id: UUID, opinion: Opinion
 ) -> dict[str, Any]:
     """Give what a user who may see an item sees of it, and their opinion."""
     return {
@@ -152,7 +152,7 @@ def _shown_metadata(found: object) -> dict[str, str | int | float]:
     return {name: value for name, value in chosen.items() if isinstance(value, str | int | float)}
 
 
-def shown_image(image: ContentImage) -> dict[str, Any]:
+def shown_image(image: ShownImage) -> dict[str, Any]:
     """Give what a user who may see an image sees of it."""
     url = f"/api/v1/content/{image.content_id}/images/{image.position}"
     return {

@@ -14,11 +14,10 @@ from genonaut.api.pagination import CursorParam, LimitParam
 from genonaut.api.repeats import KeyHeader
 from genonaut.api.requests_recommendations import InteractionRequest
 from genonaut.api.routes.content import shown
-from genonaut.db.models import ContentImage
-from genonaut.domain import content, interactions, recommendation_lists, users
+from genonaut.domain import interactions, recommendation_lists, users
 from genonaut.domain import recommendation_generations as generations
 from genonaut.domain.idempotency import Answer
-from genonaut.domain.interactions import Act, Opinion
+from genonaut.domain.interactions import Act
 from genonaut.domain.recommendation_lists import Place
 from genonaut.domain.users import Role
 
@@ -39,23 +38,22 @@ def list_recommendations(
     end even if newer ones were made meanwhile.
     """
     after = pagination.decode(cursor)
-    with caller.transaction() as (session, who):
-        places = recommendation_lists.read(session, who.user_id, after=after, limit=limit + 1)
-        images = content.images_of(session, [place.item for place in places])
-        opinions = interactions.opinions(session, who.user_id, images)
-        recommendation_lists.mark_served(session, who.user_id, places[:limit])
+    with caller.services.database.looking() as session:
+        login = caller.credentials.login()
+        user_id, places = recommendation_lists.read_with(
+            session, login, after=after, limit=limit + 1
+        )
+        recommendation_lists.mark_served(session, user_id, places[:limit])
     return pagination.page(
         request,
         places,
         limit,
-        lambda place: _shown(place, images[place.item.id], who.user_id, opinions[place.item.id]),
+        lambda place: _shown(place, user_id),
         cursor_of=lambda place: pagination.encode(place.mark),
     )
 
 
-def _shown(
-    place: Place, images: list[ContentImage], user_id: UUID, opinion: Opinion
-) -> dict[str, Any]:
+def _shown(place: Place, user_id: UUID) -> dict[str, Any]:
     return {
         "rank": place.rank,
         "score": round(place.score, 6),
@@ -64,7 +62,7 @@ def _shown(
             "text": place.words,
             "content_id": place.because_id,
         },
-        "content": shown(place.item, images, user_id, opinion),
+        "content": shown(place.item, place.images, user_id, place.opinion),
     }
 
 

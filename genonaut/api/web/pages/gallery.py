@@ -96,7 +96,8 @@ def _for_you(view: View) -> list[dict[str, Any]]:
     places = recommendation_lists.read(view.session, view.who.user_id, limit=_FOR_YOU)
     recommendation_lists.mark_served(view.session, view.who.user_id, places)
     words = {place.item.id: place.words for place in places}
-    found = tiles(_answers(view, [place.item for place in places]))
+    viewer_id = view.who.user_id
+    found = tiles([shown(one.item, one.images, viewer_id, one.opinion) for one in places])
     return [{**one, "words": words[one["id"]]} for one in found]
 
 
