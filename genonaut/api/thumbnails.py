@@ -11,7 +11,7 @@ from genonaut.core.image_containers import EXTENSIONS
 from genonaut.db.models import ContentImage
 from genonaut.domain.content import ShownImage
 
-_TYPES = {f".{extension}": mime for mime, extension in EXTENSIONS.items()}
+_TYPES = {extension: mime for mime, extension in EXTENSIONS.items()}
 _SMALLEST_FIRST = ("image/avif", "image/webp", "image/jpeg")
 _PLAIN = "image/webp"
 
@@ -59,8 +59,8 @@ def by_size(image: ShownImage) -> dict[int, Sized]:
     """Give a picture's thumbnails by the edge they were made for, the smallest first."""
     found: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
     for name, entry in image.thumbnails.items():
-        suffix = PurePosixPath(entry["key"]).suffix
-        mime = _TYPES.get(suffix, "application/octet-stream")
+        extension = entry["key"].rpartition(".")[2]  # making a path takes far longer
+        mime = _TYPES.get(extension, "application/octet-stream")
         found[int(name.partition(".")[0])][mime] = entry
     return {edge: Sized(by_type) for edge, by_type in sorted(found.items())}
 

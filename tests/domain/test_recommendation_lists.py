@@ -1,14 +1,17 @@
 """A list is shown as it may be shown now."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import delete, event, select, text, update
 
-from genonaut.db.models import ContentItem, Recommendation, RecommendationServe
-from genonaut.domain import interactions, recommendation_lists
+from genonaut.core.errors import UnauthorizedError
+from genonaut.db.models import ContentImage, ContentItem, Recommendation, RecommendationServe
+from genonaut.domain import interactions, recommendation_lists, users
 from genonaut.domain import recommendation_generations as generations
+from genonaut.domain.content import Item
 from genonaut.domain.interactions import Act
+from genonaut.domain.users import Login
 
 NOW = datetime.now(UTC)
 
@@ -158,21 +161,78 @@ def test_a_list_read_again_writes_and_locks_nothing(session, ada, items, put):
     assert session.scalars(text("SELECT xmax::text FROM recommendation_serves")).one() == "0"
 
 
-def test_a_list_is_found_by_indices_alone(session, ada, items, put):
-    put(of={ada.id: [item.id for item in items]})
-    plans = []
+@pytest.fixture
+def note_statements(session):
+    """Note the statements that follow, and forbid reading whole tables where an index would do."""
     connection = session.connection()
     connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    found = []
 
     def note(_, __, statement, parameters, *___):
-        plans.append((statement, parameters))
+        found.append((statement, parameters))
 
     event.listen(connection, "before_cursor_execute", note)
-    places = recommendation_lists.read(session, ada.id)
-    recommendation_lists.mark_served(session, ada.id, places)
+    yield found
     event.remove(connection, "before_cursor_execute", note)
-    assert len(places) == 6
-    assert len(plans) == 2
-    for statement, parameters in plans:
-        rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
-        assert not [row for row in rows if "Seq Scan" in row]
+
+
+def scans(session, statements):
+    connection = session.connection()
+    return [
+        row
+        for statement, parameters in list(statements)
+        for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+        if "Seq Scan" in row
+    ]
+
+
+@pytest.mark.parametrize("kind", ["token", "session"])
+def test_a_list_is_found_with_its_login_by_indices_alone_in_one_statement(
+    session, ada, items, put, kind, note_statements
+):
+    put(of={ada.id: [item.id for item in items]})
+    token = users.issue_token(session, ada.id, name="x")
+    opened = users.open_session(session, ada.id, ttl=timedelta(hours=1))
+    login = Login.by_token(token) if kind == "token" else Login.by_session(opened)
+    session.flush()
+    users.authenticate(session, login)  # which notes that the token was used
+    for expected in (2, 1):  # what was marked a moment ago is not marked again
+        note_statements.clear()
+        user_id, places = recommendation_lists.read_with(session, login)
+        recommendation_lists.mark_served(session, user_id, places)
+        assert (user_id, len(places), len(note_statements)) == (ada.id, 6, expected)
+        assert scans(session, note_statements) == []
+
+
+def test_without_a_list_of_ones_own_too_indices_are_enough(session, ada, items, note_statements):
+    assert len(recommendation_lists.read(session, ada.id)) == 6
+    assert len(note_statements) == 3
+    assert scans(session, note_statements) == []
+
+
+def test_a_login_that_is_not_valid_reads_nothing(session, ada, items, put):
+    put(of={generations.EVERYONE: [item.id for item in items]})
+    login = Login.by_token(users.issue_token(session, ada.id, name="x"))
+    session.flush()
+    assert len(recommendation_lists.read_with(session, login)[1]) == 6
+    with pytest.raises(UnauthorizedError):
+        recommendation_lists.read_with(session, Login.by_token("another"))
+
+
+def test_a_place_has_what_is_shown_of_its_item_and_images(session, ada, make_image, put):
+    images = [make_image(thumbnails={"256": {"key": "a.webp"}}), make_image()]
+    [item, other] = [session.get_one(ContentItem, image.content_id) for image in images]
+    item.item_metadata, item.quality_score = {"seed": 2**53 - 1}, 0.1
+    second = make_image()
+    session.execute(
+        update(ContentImage)
+        .where(ContentImage.id == second.id)
+        .values(content_id=item.id, position=1)
+    )
+    put(of={ada.id: [item.id, other.id]})
+    [first, last] = recommendation_lists.read(session, ada.id)
+    for name in Item._fields:
+        assert getattr(first.item, name) == getattr(item, name), name
+    assert [(one.content_id, one.position) for one in first.images] == [(item.id, 0), (item.id, 1)]
+    assert first.images[0].thumbnails == {"256": {"key": "a.webp"}}
+    assert [one.sha256 for one in last.images] == [images[1].sha256]
