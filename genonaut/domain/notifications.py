@@ -42,6 +42,7 @@ MAX_BODY = 10_000
 
 _GROUPED: dict[str, Kind] = {Kind.JOB_COMPLETED: Kind.BATCH_COMPLETED}
 _NAMED_IN_GROUP = 100
+_UNASKED = Preferences()
 _TABLE = cast(Table, UserNotification.__table__)
 _GIVEN = ("user_id", "kind", "dedupe_key", "title", "body", "data")
 
@@ -80,7 +81,7 @@ def _tell() -> Select[UserNotification, NotificationPreference, NotificationAddr
         select(not_(sql_cast(chosen, Boolean)))
         .where(wish.user_id == bindparam("owner_id", type_=_TABLE.c.user_id.type))
         .scalar_subquery(),
-        False,
+        bindparam("is_muted_unasked", type_=Boolean),
     )
     fact = select(
         *(bindparam(name, type_=_TABLE.c[name].type) for name in _GIVEN),
@@ -130,7 +131,9 @@ def notify(
         "body": storable(body)[:MAX_BODY],
         "data": data or {},
     }
-    found = session.execute(_TELL, {**fact, "owner_id": user_id, "kind_key": str(kind)}).all()
+    said = {"owner_id": user_id, "kind_key": str(kind)}
+    unasked = {"is_muted_unasked": not _UNASKED.wants(kind, IN_APP)}
+    found = session.execute(_TELL, {**fact, **said, **unasked}).all()
     if not found:
         return None
     row: UserNotification = found[0][0]

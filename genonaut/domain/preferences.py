@@ -17,8 +17,9 @@ from genonaut.domain.quiet import QuietHours, digest_day, quiet_until
 
 IN_APP = "in_app"
 
-_NOT_UNASKED = {(Kind.JOB_CANCELLED, "email"), (Kind.RECOMMENDATION, "email")}
-"""What is sent only to those who chose it."""
+_NOT_UNASKED = {(Kind.JOB_CANCELLED, "email")}
+_NOWHERE_UNASKED = {Kind.RECOMMENDATION}
+"""What is told only to those who chose it, over a channel or over any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ class Preferences:
     def wants(self, kind: str, channel: str) -> bool:
         """Whether facts of this kind are to go over this channel."""
         chosen = self.choices.get(kind, {}).get(channel)
-        return (kind, channel) not in _NOT_UNASKED if chosen is None else chosen
+        if chosen is not None:
+            return chosen
+        return kind not in _NOWHERE_UNASKED and (kind, channel) not in _NOT_UNASKED
 
     def quiet_until(self, now: datetime) -> datetime | None:
         """Give when the quiet that holds ``now`` is over; None when it is not quiet."""

@@ -270,3 +270,15 @@ def test_an_announcement_reaches_one_or_all(session, make_user):
     assert len(listed(session, bob)) == 1
     with pytest.raises(NotFoundError):
         notifications.announce(session, "nobody", title="Hello", body="")
+
+
+def test_a_kind_that_nobody_is_told_unasked_is_hidden_until_it_is_chosen(session, make_user):
+    ada, bob = make_user(), make_user()
+    wanted = Preferences({"recommendation": {"in_app": True}})
+    preferences.save(session, bob.id, wanted, channels=["in_app"])
+    told = [
+        notifications.notify(session, user.id, "recommendation", dedupe_key="k", title="Look")
+        for user in (ada, bob)
+    ]
+    assert [row.is_hidden for row in told] == [True, False]
+    assert notifications.unread_count(session, ada.id) == 0

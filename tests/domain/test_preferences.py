@@ -19,6 +19,8 @@ def test_who_never_said_hears_all_but_a_few_kinds_everywhere(session, make_user)
     assert wanted.wants("job_failed", "email")
     assert wanted.wants("job_cancelled", "in_app")
     assert not wanted.wants("job_cancelled", "email")
+    for channel in CHANNELS:
+        assert not wanted.wants("recommendation", channel)
     assert set(wanted.public(CHANNELS)["kinds"]["job_completed"]) == set(CHANNELS)
 
 
