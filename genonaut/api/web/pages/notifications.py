@@ -50,7 +50,7 @@ def _place(data: Any) -> str | None:
         return f"/jobs/{job_id}"
     if run_id := data.get("run_id"):
         return f"/console/runs/{run_id}"
-    return None
+    return "/gallery" if data.get("content_ids") else None
 
 
 @router.post("/{notification_id}/open")
