@@ -54,6 +54,10 @@ ShownImage: TypeAlias = ContentImage | Picture
 
 _ITEMS = cast(Table, ContentItem.__table__)
 _IMAGES = cast(Table, ContentImage.__table__)
+_ENDLESS = {
+    "infinity": datetime.max.replace(tzinfo=UTC),
+    "-infinity": datetime.min.replace(tzinfo=UTC),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,7 @@ def item_with_pictures() -> ColumnElement[Any]:
 def item_of(values: Sequence[Any]) -> tuple[Item, list[Picture]]:
     """Read what :func:`item_with_pictures` gave."""
     id_, title, prompt, creator_id, is_private, quality, metadata, created_at, pictures = values
-    made_at = datetime.fromisoformat(created_at)
+    made_at = _ENDLESS.get(created_at) or datetime.fromisoformat(created_at)
     item = Item(id_, title, prompt, UUID(creator_id), is_private, quality, metadata, made_at)
     return item, [Picture(*picture) for picture in pictures or ()]
 
