@@ -175,7 +175,7 @@ def go_back(session: Session) -> RecommendationGeneration:
     before = session.scalars(
         select(_One)
         .where(_One.id < now.id, _One.switched_at.is_not(None), _One.pruned_at.is_(None))
-        .order_by(_One.id.desc())
+        .order_by(_One.switched_at.desc())
         .limit(1)
     ).one_or_none()
     if before is None:

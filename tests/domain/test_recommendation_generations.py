@@ -34,6 +34,15 @@ def test_switching_leaves_one_current_and_rollback_goes_one_back(session):
         generations.go_back(session)
 
 
+def test_what_was_gone_back_from_is_not_gone_back_to(session):
+    first, bad, third = (begin(session) for _ in range(3))
+    generations.switch(session, first, users=0, rows=0)
+    generations.switch(session, bad, users=0, rows=0)
+    generations.go_back(session)
+    generations.switch(session, third, users=0, rows=0)
+    assert generations.go_back(session).id == first
+
+
 def test_one_that_was_dropped_is_not_switched_to(session):
     first, second, third, left = (begin(session) for _ in range(4))
     for one in (first, second, third):
