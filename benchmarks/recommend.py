@@ -1,10 +1,12 @@
 """Foretell what users take up last, against ALS, BM25 and popularity, tuned on a validation split.
 
 ``python -m benchmarks.recommend [FILE]``: planted data, or a file of lines ``user item rating
-timestamp``, parted by tabs or spaces. The last item of each user is the test, the one before it the
-validation; every model chooses its parameters by the validation and meets the test once.
+timestamp``, parted by tabs, spaces, commas or ``::``. The last item of each user is the test, the
+one before it the validation; every model chooses its parameters by the validation and meets the
+test once.
 """
 
+import math
 import resource
 import sys
 import time
@@ -36,30 +38,31 @@ Ranks: TypeAlias = Callable[[Matrix], np.ndarray]
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Give users and items of a ratings file as indices, oldest first, each pair once.
 
-    Four words a line, parted by tabs or spaces; empty lines are skipped. Ids may be any words. A
-    pair that is there again counts by its first time. What happened in one moment is in an order by
-    chance, the same each time: that of the file may give away what is popular.
+    Four words a line, parted by tabs, spaces, commas or ``::``; a heading and empty lines are
+    skipped. Ids may be any words. A pair that is there again counts by its first time. What
+    happened in one moment is in an order by chance, the same each time: that of the file may give
+    away what is popular.
 
     Raises: ValueError: a line is something else, or nobody has the three items that it takes.
     """
     users, items, times = [], [], []
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
-            words = line.split()
-            if not words:
+            words = parted(line)
+            if not words or (number == 1 and is_heading(words)):
                 continue
             try:
-                user, item, _, moment = words
-                times.append(float(moment))
+                user, item, rating, moment = words
+                if not (user and item and math.isfinite(float(rating) + float(moment))):
+                    raise ValueError
             except ValueError:
                 raise ValueError(
                     f"line {number} is not 'user item rating timestamp': {line.strip()[:60]!r}"
                 ) from None
             users.append(user)
             items.append(item)
+            times.append(float(moment))
     at = np.array(times)
-    if not np.isfinite(at).all():
-        raise ValueError("a timestamp is not finite")
     order = np.lexsort((np.random.default_rng(0).random(len(at)), at))
     user = np.unique(np.array(users, str), return_inverse=True)[1][order]
     item = np.unique(np.array(items, str), return_inverse=True)[1][order]
@@ -69,6 +72,19 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if np.bincount(user, minlength=1).max() < LEAST:
         raise ValueError(f"no user has {LEAST} items: one to learn from, one to tune, one to test")
     return user, item
+
+
+def parted(line: str) -> list[str]:
+    """Give the words of a line; none of an empty one."""
+    for mark in ("::", ",", "\t"):
+        if mark in line:
+            return [word.strip() for word in line.split(mark)]
+    return line.split()
+
+
+def is_heading(words: list[str]) -> bool:
+    """Whether the words of a first line name columns: nothing in them begins as a number does."""
+    return len(words) == 4 and all(word[:1].isalpha() for word in words)
 
 
 def last_of_each(user: np.ndarray, item: np.ndarray, users: int) -> tuple[np.ndarray, np.ndarray]:

@@ -55,9 +55,7 @@ def test_generations_are_listed_and_one_goes_back(running, make):
     assert said == f"everyone sees the lists of generation {first} again\n"
     listed = json.loads(running("recommendations", "list", "--json").stdout)
     assert [row["id"] for row in listed if row["is_current"]] == [first]
-    assert "\n" not in running.refusal("recommendations", "rollback"), (
-        "there is none before it"
-    )
+    assert "\n" not in running.refusal("recommendations", "rollback"), "there is none before it"
 
     make()
     assert json.loads(running("recommendations", "rollback", "--json").stdout)["id"] == first
