@@ -106,11 +106,11 @@ def matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> Matrix
     return made
 
 
-def ours(regularization: float, tail_weight: float) -> Ranks:
+def ours(regularization: float, spread: float) -> Ranks:
     """Fit and rank as ``domain/recommendations.py`` does, without prompts and times."""
 
     def ranks(known: Matrix) -> np.ndarray:
-        options = collaborative.Options(regularization=regularization, tail_weight=tail_weight)
+        options = collaborative.Options(regularization=regularization, spread=spread)
         model = collaborative.fit(known, options)
 
         def some(part: slice) -> np.ndarray:
@@ -170,7 +170,7 @@ def popular() -> Ranks:
 
 
 MODELS: list[tuple[Callable[..., Ranks], list[tuple[Any, ...]]]] = [
-    (ours, [(50, 0.8), (100, 0.8), (200, 0.8), (400, 0.8), (100, 0.6), (100, 1.0)]),
+    (ours, [(50, 0.3), (100, 0), (100, 0.3), (100, 0.6), (200, 0), (200, 0.3)]),
     (
         als,
         [

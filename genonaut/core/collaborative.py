@@ -27,6 +27,7 @@ Made = TypeVar("Made")
 _PAD = 1e-3
 _MOST = np.float32(1e4)
 _ROWS = 512
+_SPREAD_OVER = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,15 @@ class Options:
 
     ``head_items`` bounds memory (12 bytes times its square) and time (its cube). ``regularization``
     is for signals of mean square 1 and is scaled with them. ``tail_weight`` is how much a tail
-    item's score counts beside a head item's.
+    item's score counts beside a head item's. ``spread`` is how much a tail item that a user took up
+    counts as the head items nearest to it; 0 is nothing.
     """
 
     head_items: int = 5000
     neighbours: int = 60
     regularization: float = 200.0
     tail_weight: float = 0.8
+    spread: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Model:
     ``head`` (h,) and ``tail`` (t,) are item indices. ``between`` (h, h) has the weight of a head
     item, the row, for another; its diagonal is 0. ``nearest`` (t, k) are rows of ``between``,
     ``pull`` (t, k) their weights for the tail item, and ``pulls`` (h, t) the same, sparse.
+    ``stands_for`` (t, h), sparse, is how much of each head item a tail item counts as.
     """
 
     items: int
@@ -60,6 +64,7 @@ class Model:
     nearest: IntArray
     pull: FloatArray
     pulls: Matrix
+    stands_for: Matrix
 
     def scores(self, signals: Matrix) -> FloatArray:
         """Score every item for some users.
@@ -70,6 +75,8 @@ class Model:
         """
         scored = np.zeros((signals.shape[0], self.items), np.float32)
         known = signals[:, self.head]
+        if self.stands_for.nnz:
+            known = known + signals[:, self.tail] @ self.stands_for
         scored[:, self.head] = known @ self.between
         if self.tail.size:
             scored[:, self.tail] = (known @ self.pulls).toarray()
@@ -133,11 +140,28 @@ def fit(signals: Matrix, options: Options) -> Model:
     together = _gram(of_head)
     width = min(options.neighbours, len(head)) if tail.size else 0
     nearest, pull = _tail(signals[:, tail], of_head, together, width, ridge)
-    pull *= np.float32(options.tail_weight)
     ends = np.arange(0, pull.size + 1, max(width, 1))[: len(tail) + 1]
-    by_item = (pull.ravel(), nearest.ravel(), ends)
-    pulls = sparse.csr_matrix(by_item, shape=(len(tail), len(head))).T.tocsr()
-    return Model(signals.shape[1], head, tail, _ease(together, ridge), nearest, pull, pulls)
+
+    def by_item(values: FloatArray) -> Matrix:
+        parts = (values.ravel(), nearest.ravel(), ends)
+        return sparse.csr_matrix(parts, shape=(len(tail), len(head)))
+
+    stands_for = by_item(_shares(pull) * np.float32(options.spread))
+    stands_for.eliminate_zeros()
+    pull *= np.float32(options.tail_weight)
+    pulls = by_item(pull).T.tocsr()
+    between = _ease(together, ridge)
+    return Model(signals.shape[1], head, tail, between, nearest, pull, pulls, stands_for)
+
+
+def _shares(pull: FloatArray) -> FloatArray:
+    """Give the largest few of each row of (t, k) as shares of their sum, and 0 for the others."""
+    shares = np.maximum(pull, 0)
+    if shares.shape[1] > _SPREAD_OVER:
+        least = np.partition(shares, -_SPREAD_OVER, axis=1)[:, -_SPREAD_OVER, None]
+        shares[shares < least] = 0
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), _PAD)
+    return shares
 
 
 def finite(signals: Matrix) -> Matrix:

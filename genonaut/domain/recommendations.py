@@ -21,7 +21,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
 Matrix: TypeAlias = Any
 
-ALGORITHM = "ease-1"
+ALGORITHM = "ease-2"
 """Stored with what it made; changed whenever the same numbers would give other lists."""
 
 AT = 20

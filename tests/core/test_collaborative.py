@@ -49,6 +49,26 @@ def test_a_tail_item_is_a_ridge_regression_on_its_neighbours():
     assert np.allclose(found, wanted, atol=1e-4)
 
 
+def test_who_took_up_tail_items_alone_is_known_by_what_is_nearest_to_them():
+    signals = two_tastes(120, 40)
+    common = np.r_[0:6, 20:26]  # the head: what many took up
+    signals[:, common] = 0
+    for user in range(120):
+        signals[user, user % 2 * 20 : user % 2 * 20 + 6] = 1
+        signals[user, user % 2 * 20 + user % 6] = 0
+    options = {"head_items": 12, "neighbours": 6, "regularization": 5}
+    model = fit(signals, Options(**options, spread=0.5))
+    assert model.head.tolist() == common.tolist()
+    mine = np.zeros((1, 40), np.float32)
+    mine[0, [8, 9]] = 1
+    scores = model.scores(sparse.csr_matrix(mine))[0]
+    assert scores[:20].mean() > scores[20:].mean() + 0.01
+    shares = np.asarray(model.stands_for.sum(axis=1)).ravel()
+    assert np.allclose(shares, 0.5, atol=1e-3)
+    without = fit(signals, Options(**options, spread=0))
+    assert not without.scores(sparse.csr_matrix(mine)).any()
+
+
 @pytest.mark.parametrize("head", [40, 8])
 def test_what_speaks_most_for_an_item_is_of_its_taste(head):
     signals = two_tastes()
