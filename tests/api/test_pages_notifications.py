@@ -50,13 +50,13 @@ def test_one_reads_marks_and_deletes_ones_own_only(visit, tell, act):
 def test_a_notice_that_is_opened_is_read_and_leads_to_what_it_is_about(visit, tell):
     ada, bob = visit("ada"), visit("bob")
     places = {"/pictures/7": {"content_id": 7}, "/jobs/8": {"job_id": 8, "content_id": None}}
-    places["/console/runs/9"] = {"run_id": 9}
+    places |= {"/console/runs/9": {"run_id": 9}, "/gallery": {"content_ids": [7]}}
     for place, data in places.items():
         tell("ada", place, **data)
     tell("ada", "about nothing")
     page = ada.get("/notifications")
     opened = re.findall(r'action="(/notifications/\d+/open)"', page.text)
-    assert len(opened) == 3
+    assert len(opened) == 4
     fields = {"csrf": csrf_of(page)}
     found = [ada.post(path, data=fields).headers["location"] for path in opened]
     assert found == list(places)[::-1]

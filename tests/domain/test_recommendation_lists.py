@@ -236,3 +236,19 @@ def test_a_place_has_what_is_shown_of_its_item_and_images(session, ada, make_ima
     assert [(one.content_id, one.position) for one in first.images] == [(item.id, 0), (item.id, 1)]
     assert first.images[0].thumbnails == {"256": {"key": "a.webp"}}
     assert [one.sha256 for one in last.images] == [images[1].sha256]
+
+
+def test_a_place_tells_what_the_user_thinks_of_its_item(session, ada, make_user, items, put):
+    liked, rated, both, taken_back = (item.id for item in items[:4])
+    for item in (liked, both, taken_back):
+        interactions.record(session, ada.id, item, Act.LIKE)
+    interactions.record(session, ada.id, taken_back, Act.UNLIKE)
+    for item in (rated, both):
+        interactions.record(session, ada.id, item, Act.RATE, rating=4)
+    interactions.record(session, make_user().id, items[4].id, Act.LIKE)
+    ids = [item.id for item in items]
+    expected = interactions.opinions(session, ada.id, ids)
+    newest = recommendation_lists.read(session, ada.id)
+    put(of={ada.id: ids})
+    for places in (newest, recommendation_lists.read(session, ada.id)):
+        assert {place.item.id: place.opinion for place in places} == expected
