@@ -27,6 +27,7 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _ASKED = ("q", "model", "since", "until", "mine", "liked")
 _PAGE = 24
 _FOR_YOU = 6
+_MODELS = 100
 
 
 class _Days(BaseModel):
@@ -52,6 +53,7 @@ def gallery(request: Request, visitor: VisitorDep) -> Response:
         pictures = tiles(_answers(view, items))
         is_plain = wanted == Filter() and not errors
         suggested = _for_you(view) if is_plain and before is None else []
+    options = visitor.services.options.get(wait_s=0)
     return visitor.show(
         "gallery.html",
         view,
@@ -61,6 +63,7 @@ def gallery(request: Request, visitor: VisitorDep) -> Response:
         following=following,
         suggested=suggested,
         asked=asked,
+        models=options.checkpoints[:_MODELS] if options else (),
         errors=errors,
         is_plain=is_plain and before is None,
         is_liked=wanted == Filter(liked=True) and before is None,
