@@ -196,8 +196,8 @@ def test_schedules_rest_and_go_on(visit, act, database):
     assert act(oscar, f"{path}/pause", until="1999-01-05T10:00").status_code == 422
     assert "It goes on." in act(oscar, f"{path}/resume").text
     assert "It is asked for." in act(oscar, f"{path}/run").text
-    assert "Resume all" in act(oscar, "/console/pause").text
-    assert "Pause all" in act(oscar, "/console/resume").text
+    assert "Resume schedules" in act(oscar, "/console/pause").text
+    assert "Pause schedules" in act(oscar, "/console/resume").text
 
 
 def test_a_run_shows_its_kin_and_what_it_could_not_do(visit, act, make_run, database, put):

@@ -94,7 +94,7 @@ def test_each_role_is_shown_what_it_may_do(visit):
     ):
         eve.goto(path)
         expect(eve.get_by_role("heading", level=1)).to_be_visible()
-        for name in ("Run", "Dry run", "Pause all", "Make"):
+        for name in ("Run", "Dry run", "Pause schedules", "Make"):
             expect(eve.get_by_role("button", name=name, exact=True)).to_have_count(0)
     ada = visit("/", who="ada")
     expect(ada.get_by_role("link", name="Gallery")).to_be_visible()
@@ -104,9 +104,9 @@ def test_each_role_is_shown_what_it_may_do(visit):
 def test_what_is_done_to_many_is_asked_about(visit):
     page = visit("/console/schedules", who="grace")
     page.once("dialog", lambda dialog: dialog.dismiss())
-    page.get_by_role("button", name="Pause all").click()
-    expect(page.get_by_role("button", name="Pause all")).to_be_visible()
+    page.get_by_role("button", name="Pause schedules").click()
+    expect(page.get_by_role("button", name="Pause schedules")).to_be_visible()
     page.once("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Pause all").click()
-    page.get_by_role("button", name="Resume all").click()
-    expect(page.get_by_role("button", name="Pause all")).to_be_visible()
+    page.get_by_role("button", name="Pause schedules").click()
+    page.get_by_role("button", name="Resume schedules").click()
+    expect(page.get_by_role("button", name="Pause schedules")).to_be_visible()
