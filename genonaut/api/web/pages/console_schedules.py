@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from genonaut.api.requests_schedules import PauseRequest, ScheduleRunRequest
 from genonaut.api.routes import schedules as routes
 from genonaut.api.routes.schedules import Name
+from genonaut.api.web import lists
 from genonaut.api.web.checking import check, moment
 from genonaut.api.web.pages.console import answer_body
 from genonaut.api.web.visitor import FormDep, PageRoute, VisitorDep
@@ -22,7 +23,7 @@ from genonaut.worker.schedule import preview
 router = APIRouter(prefix="/console/schedules", include_in_schema=False, route_class=PageRoute)
 
 _HERE = "/console/schedules"
-_ALL = 200
+_PAGE = 50
 _LATELY = 8
 _FIRINGS = 10
 _STRIP = 24
@@ -37,10 +38,12 @@ class Strip:
 
 
 @router.get("")
-def list_all(visitor: VisitorDep) -> Response:
+def list_all(request: Request, visitor: VisitorDep) -> Response:
     """List schedules: when each is due, what became of its last runs, whether it rests."""
+    after = lists.asked(request, "after")
     with visitor.look(Role.AUDITOR) as view:
-        rows = schedules.list_schedules(view.session, limit=_ALL)
+        found = schedules.list_schedules(view.session, after=after or None, limit=_PAGE + 1)
+        rows = found[:_PAGE]
         lately = run_history.outcomes(view.session, [row.name for row in rows])
         paused = schedules.pause_of_all(view.session)
         now = schedule_clock.look(view.session).now
@@ -50,7 +53,12 @@ def list_all(visitor: VisitorDep) -> Response:
         ]
         pause = schedules.public_pause(paused) if paused else None
     return visitor.show(
-        "console/schedules.html", view, active="schedules", schedules=shown, pause=pause
+        "console/schedules.html",
+        view,
+        active="schedules",
+        schedules=shown,
+        pause=pause,
+        following=f"{_HERE}?after={rows[-1].name}" if len(found) > _PAGE else None,
     )
 
 
