@@ -4,6 +4,8 @@ from pathlib import Path
 
 from genonaut.worker import discovery
 from tests.browser.conftest import DESKTOP, PHONE, log_in
+from tests.reliability.program import until
+from tests.reliability.rig import Rig
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 SHAPES = ((512, 384), (384, 512), (512, 512), (640, 384), (384, 640))
@@ -17,6 +19,7 @@ PROMPTS = (
 def test_take_screenshots(visit, site, lived_in):
     FOLDER.mkdir(exist_ok=True)
     discovery.load()
+    site.beat()
     for who in ("grace", "ada"):
         log_in(site, who)
         jobs = [
@@ -26,6 +29,7 @@ def test_take_screenshots(visit, site, lived_in):
         for job in jobs:
             site.wait_for(job, "completed", timeout_s=60)
     site.wait_for_run(site.trigger("content.refresh_stats"), "completed")
+    until(lambda: health(site) == "ok", "all is well, beat too", 60)
     page = visit("/", who="grace")
     paths = page.locator("#nav > a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
     named = {path.strip("/").replace("/", "-") or "make": path for path in paths} | lived_in
@@ -37,3 +41,9 @@ def test_take_screenshots(visit, site, lived_in):
                 page.emulate_media(color_scheme=look, reduced_motion="reduce")
                 page.wait_for_timeout(150)
                 page.screenshot(path=FOLDER / f"{name}-{kind}-{look}.png")
+
+
+def health(site: Rig) -> str:
+    """Say how the whole is."""
+    log_in(site, "grace")
+    return site.web.http.get("/api/v1/admin/health").json()["status"]
