@@ -1,15 +1,19 @@
 """Remove what is past its age: notifications, timelines, runs, audit entries, spent keys."""
 
+import time
 from collections import Counter
 
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 
 from genonaut.api.config import Settings
-from genonaut.core.errors import RetryableError
 from genonaut.domain import retention
 from genonaut.domain.retention import MAX_BATCH, Kind, Rule, SlowBatchError, Step
 from genonaut.worker.task import TaskContext, TaskParams, TaskResult, task
+
+# Who waited for a row of a batch that was undone must get it before the next batch takes it again.
+_LET_OTHERS_S = 0.05
+_BUSY_S = 15.0
 
 
 class Params(TaskParams):
@@ -50,8 +54,8 @@ def purge(ctx: TaskContext, params: Params) -> Result:
     a schedule, the timeline of a job that has not ended. A dry run counts, by kind.
 
     Safe to run twice or in parallel. A batch is one short transaction, which waits for nobody; one
-    that takes too long is undone and tried with half the rows. A killed run goes on with what is
-    left.
+    that takes too long is undone and tried with half the rows, one row a while later. A killed run
+    goes on with what is left.
     """
     rules = [
         rule
@@ -99,7 +103,7 @@ def _follow(ctx: TaskContext, rule: Rule, tally: Tally, batch_size: int) -> None
         step = _step(ctx, rule, tally, after, size)
         ctx.progress(tally.removed.total(), tally.total, rule.kind)
         if step is None:
-            size = _half(size)
+            size = _half(ctx, size)
         elif step.is_last:
             return
         else:
@@ -119,13 +123,14 @@ def _step(
                 ctx.checkpoint(session, done)
     except (OperationalError, SlowBatchError) as error:
         if retention.is_out_of_time(error):
+            time.sleep(_LET_OTHERS_S)
             return None
         raise
     tally.removed = done.removed
     return step
 
 
-def _half(size: int) -> int:
+def _half(ctx: TaskContext, size: int) -> int:
     if size == 1:
-        raise RetryableError("the database is too busy to remove a single row in time")
+        ctx.pause("the database is too busy to remove a single row in time", for_s=_BUSY_S)
     return size // 2
