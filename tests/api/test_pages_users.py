@@ -64,6 +64,26 @@ def test_a_user_is_made_and_changed(root, act):
     assert "user.create" in said
 
 
+def test_what_was_not_touched_stays_as_another_admin_left_it(root, act, visit, page_of, ada):
+    read = root.get(page_of).text
+    form = read[read.index(f'action="{page_of}"') :].split("</form>")[0]
+    hidden = re.findall(r'name="(was\.\w+)" value="([^"]*)"', form)
+    assert dict(hidden) == {
+        "was.role": "user",
+        "was.email": "ada@example.org",
+        "was.active": "yes",
+    }
+    other = visit("rita", Role.ADMIN)
+    assert "is inactive" in act(other, page_of, role="user", email="ada@example.org").text
+    typed = {"role": "user", "email": "new@example.org", "active": "yes"}
+    wrong = act(root, page_of, **dict(hidden), **{**typed, "email": "no address"})
+    assert wrong.status_code == 422
+    assert 'name="was.email" value="ada@example.org"' in wrong.text
+    act(root, page_of, **dict(hidden), **typed)
+    now = root.get(f"/api/v1/admin/users/{ada.id}").json()
+    assert (now["email"], now["is_active"]) == ("new@example.org", False)
+
+
 def test_a_form_that_is_wrong_is_shown_again_with_what_was_typed(root, act, page_of):
     for typed, field in (
         ({"username": "Bad Name", "role": "user", "email": "x@example.org"}, "username"),

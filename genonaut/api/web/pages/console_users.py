@@ -13,7 +13,7 @@ from genonaut.api.routes import users as routes
 from genonaut.api.web import lists
 from genonaut.api.web.checking import FormError, check, whole
 from genonaut.api.web.pages.console import answer_body
-from genonaut.api.web.visitor import FormDep, PageRoute, Visitor, VisitorDep
+from genonaut.api.web.visitor import Form, FormDep, PageRoute, Visitor, VisitorDep
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import GenonautError
 from genonaut.domain import accounts
@@ -54,14 +54,19 @@ def read(user_id: UUID, visitor: VisitorDep) -> Response:
 
 @router.post("/{user_id}")
 def change(user_id: UUID, form: FormDep) -> Response:
-    """Change role, address, or whether one may log in."""
+    """Change role, address, or whether one may log in; what was not touched stays as it is now.
+
+    So nobody lets in again whom another admin locked out since the page was read.
+    """
     visitor = form.visitor
-    typed = {"role": form.get("role"), "email": form.get("email"), "is_active": form.has("active")}
+    typed, was = _account(form), _account(form, "was.")
+    touched = {name: typed[name] for name in typed if not was["role"] or typed[name] != was[name]}
+    if "email" in touched:
+        touched["email"] = touched["email"] or None
     try:
-        asked = check(UserChange, {**typed, "email": typed["email"] or None})
-        routes.change(user_id, asked, visitor.caller)
+        routes.change(user_id, check(UserChange, touched), visitor.caller)
     except (FormError, GenonautError) as error:
-        return _show(visitor, user_id, typed=typed, errors=_wrong(error))
+        return _show(visitor, user_id, typed=typed, was=was, errors=_wrong(error))
     with visitor.look() as view:
         may_stay = view.who.role.includes(Role.ADMIN)
     return visitor.lead(f"{_HERE}/{user_id}" if may_stay else "/", "It is changed.")
@@ -87,6 +92,15 @@ def revoke_token(user_id: UUID, token_id: Id, form: FormDep) -> Response:
     """End a token, and its user's browser sessions."""
     routes.revoke_token(user_id, token_id, form.visitor.caller)
     return form.visitor.lead(f"{_HERE}/{user_id}", "The token is good for nothing any more.")
+
+
+def _account(form: Form, before: str = "") -> dict[str, Any]:
+    """Read an account as typed; with ``was.`` as it was when the page was read."""
+    return {
+        "role": form.get(f"{before}role"),
+        "email": form.get(f"{before}email"),
+        "is_active": form.has(f"{before}active"),
+    }
 
 
 def _wrong(error: FormError | GenonautError) -> dict[str, str]:
@@ -134,6 +148,7 @@ def _show(
     user_id: UUID,
     *,
     typed: dict[str, Any] | None = None,
+    was: dict[str, Any] | None = None,
     new_token: dict[str, str] | None = None,
     made: dict[str, Any] | None = None,
     errors: dict[str, str] | None = None,
@@ -156,6 +171,7 @@ def _show(
         following=following,
         roles=_ROLES,
         typed=typed or user,
+        was=was or user,
         new_token=new_token or {"name": "", "days": ""},
         made=made,
         max_days=MAX_DAYS,
