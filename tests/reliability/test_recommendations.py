@@ -62,7 +62,9 @@ def test_a_killed_refresh_goes_on_and_readers_see_the_old_lists_until_the_switch
 
     rig.runner("two")
     run = rig.wait_for_run(run_id, "completed", RECOVERY_S)
-    assert (run.attempt, run.result["generation"]) == (2, at["generation"])
+    # Here a lease is so short that a busy machine may lose the second attempt's, too.
+    assert run.attempt > 1
+    assert run.result["generation"] == at["generation"]
     assert (run.result["users"], run.result["rows"]) == (old[1] - 1, old[2])
     assert seen(rig) == (at["generation"], *old[1:])
     with rig.database.transaction() as session:  # no job made these: the books would not add up
