@@ -68,8 +68,10 @@ def lived_in(site: Rig) -> dict[str, str]:
     )
     assert made.status_code == 201
     content = site.web.http.get("/api/v1/content").json()["items"][0]["id"]
+    people = site.web.http.get("/api/v1/admin/users?q=ada").json()["items"]
     log_in(site, "ada")
     return {
+        "user": f"/console/users/{people[0]['id']}",
         "job": f"/jobs/{job}",
         "picture": f"/pictures/{content}",
         "task": "/console/tasks/thumbnails.backfill",

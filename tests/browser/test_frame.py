@@ -24,6 +24,13 @@ def test_every_page_is_sound(visit, lived_in, look):
         live(first)
         found = AXE.run(first, options={"resultTypes": ["violations"]})
         assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+    first.context.clear_cookies()
+    first.goto("/login")
+    first.get_by_label("token").fill("wrong")
+    first.get_by_role("button").click()
+    expect(first.get_by_role("alert")).to_be_visible()
+    found = AXE.run(first, options={"resultTypes": ["violations"]})
+    assert found.violations_count == 0, f"/login: {found.generate_report()}"
 
 
 def test_no_page_is_wider_than_a_phone_and_the_menu_opens(visit, lived_in):
