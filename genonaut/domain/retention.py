@@ -62,7 +62,7 @@ MAX_COUNTED = 1_000_000
 # What is found by an index takes milliseconds, however many rows there are. Whoever waits for a row
 # need not wait for the disk too: a batch that a crash takes back is removed once more.
 _SHORT = text(
-    "SET LOCAL statement_timeout = '100ms'; SET LOCAL lock_timeout = '100ms';"
+    "SET LOCAL statement_timeout = '150ms'; SET LOCAL lock_timeout = '100ms';"
     " SET LOCAL idle_in_transaction_session_timeout = '2s';"
     " SET LOCAL synchronous_commit = off;"
     " SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;"
@@ -319,7 +319,7 @@ def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) ->
 
     Who else holds a row keeps it for this walk. A row goes together with its parts; one with more
     parts than a batch may remove loses these first, and stays without them if it comes to be named
-    meanwhile. Each statement has 100 ms, and all of them have not much more, so that no lock is
+    meanwhile. Each statement has 150 ms, and all of them have not much more, so that no lock is
     held for long: see :func:`is_out_of_time`.
 
     Raises: SlowBatchError: it held its locks too long.

@@ -63,6 +63,12 @@ def purge(database, kind: Kind, *, limit: int = 1000) -> dict[str, int]:
     return removed
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Let a busy machine take its time over a batch, so that rows go in the batches expected."""
+    monkeypatch.setattr(retention, "_HOLD_S", 60)
+
+
 @pytest.fixture
 def add(database):
     def put(*rows: Base) -> list[Any]:

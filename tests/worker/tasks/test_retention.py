@@ -9,12 +9,18 @@ from sqlalchemy import event, func, select, text
 from genonaut.api.config import ConfigError
 from genonaut.core.events import Event
 from genonaut.db.models import AuditEntry, LoginSession, TaskRun, UserNotification
-from genonaut.domain import runs
+from genonaut.domain import retention, runs
 from genonaut.domain.retention import Kind
 from genonaut.domain.runs import Trigger
 from genonaut.worker import drain
 from genonaut.worker.tasks.retention import Result, ages, purge
 from tests.worker.conftest import work_on
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Let a busy machine take its time over a batch, so that rows go in the batches expected."""
+    monkeypatch.setattr(retention, "_HOLD_S", 60)
 
 
 @pytest.fixture
