@@ -222,7 +222,7 @@ class PageRoute(APIRoute):
                 # Told to the log as the API tells it.
                 await errors.database_unavailable(request, error)
                 return error_page(request, 503, "The database does not answer; try again shortly.")
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - logged, and people are shown a page
                 errors.unexpected(error)
                 return error_page(request, 500, "Something went wrong on our side; it is logged.")
 

@@ -197,3 +197,23 @@ def test_a_batch_that_takes_too_long_is_tried_with_half_the_rows(
     assert result == Result(removed={"sessions": 20})
     assert any("DELETE FROM sessions" in statement for statement in failed)
     assert left(LoginSession) == 0
+
+
+def test_where_not_even_one_row_goes_in_time_the_run_pauses_and_goes_on_later(
+    slow_deletes, committed_database, start_run, task_services, ada, left
+):
+    at = func.now() - timedelta(days=1)
+    with committed_database.transaction() as session:
+        slower = SLOW_WHEN_MANY.split("CREATE TRIGGER", maxsplit=1)[0].replace("0.03", "0.5")
+        session.execute(text(slower.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")))
+        values = {"kind": "ticket", "token_hash": "x", "expires_at": at}
+        session.add(LoginSession(user_id=ada.id, **values))
+    row = start_run(purge, kinds=["sessions"], batch_size=4)
+    assert (row.status, row.attempt, row.progress["phase"]) == ("pending", 0, "paused")
+    assert "too busy" in row.progress["reason"]
+    assert left(LoginSession) == 1
+    with committed_database.transaction() as session:
+        session.execute(text("DROP TRIGGER dawdle ON sessions"))
+        session.get_one(TaskRun, row.id).available_at = func.now()
+    row = work_on(task_services, purge, row.id)
+    assert (row.status, row.result) == ("completed", {"removed": {"sessions": 1}})
