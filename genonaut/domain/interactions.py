@@ -7,12 +7,12 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ScalarSelect, case, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from genonaut.core.errors import InvalidInputError
-from genonaut.db.models import UserInteraction
+from genonaut.db.models import ContentItem, UserInteraction
 from genonaut.domain import content
 
 REPEAT_AFTER = timedelta(minutes=1)
@@ -136,7 +136,9 @@ def standing(session: Session, user_id: UUID, content_id: int) -> Standing:
     return Standing(content_id, **found._mapping)
 
 
-def opinion_on(user_id: ColumnElement[UUID], content_id: ColumnElement[int]) -> ScalarSelect[Any]:
+def opinion_on(
+    user_id: ColumnElement[UUID], content_id: ColumnElement[int] | InstrumentedAttribute[int]
+) -> ScalarSelect[Any]:
     """Give what a user thinks of an item as one JSON value of a query: those of Opinion."""
     acts = UserInteraction
     likes = (acts.kind == Act.LIKE) & (acts.times > 0)
@@ -158,18 +160,6 @@ def opinions(session: Session, user_id: UUID, ids: Collection[int]) -> dict[int,
     found = dict.fromkeys(ids, Opinion())
     if not found:
         return found
-    likes = (UserInteraction.kind == Act.LIKE) & (UserInteraction.times > 0)
-    rows = session.execute(
-        select(
-            UserInteraction.content_id,
-            func.bool_or(likes).label("liked"),
-            func.max(UserInteraction.rating).label("rating"),
-        )
-        .where(
-            UserInteraction.user_id == user_id,
-            UserInteraction.content_id.in_(found),
-            UserInteraction.kind.in_((Act.LIKE, Act.RATE)),
-        )
-        .group_by(UserInteraction.content_id)
-    )
-    return found | {row.content_id: Opinion(row.liked, row.rating) for row in rows}
+    opinion = opinion_on(literal(user_id), ContentItem.id)
+    rows = session.execute(select(ContentItem.id, opinion).where(ContentItem.id.in_(found)))
+    return found | {content_id: Opinion(*values) for content_id, values in rows}
