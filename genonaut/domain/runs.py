@@ -290,6 +290,7 @@ def list_runs(
     session: Session,
     *,
     tasks: Sequence[str] = (),
+    except_task: str | None = None,
     statuses: Sequence[str] = (),
     schedule: str | None = None,
     parent_id: int | None = None,
@@ -301,6 +302,8 @@ def list_runs(
     query = select(TaskRun).options(defer(TaskRun.log_tail))
     if tasks:
         query = query.where(TaskRun.task.in_(tasks))
+    if except_task is not None:  # not "one of all others": that is read whole, then sorted
+        query = query.where(TaskRun.task != except_task)
     if statuses:
         query = query.where(TaskRun.status.in_(statuses))
     for column, wanted in (

@@ -321,18 +321,23 @@ def test_a_page_costs_as_much_of_ten_thousand_runs_as_of_a_hundred(visit, databa
                 ),
                 {"count": count},
             )
+            session.execute(text("ANALYZE task_runs"))  # as autovacuum does soon
 
-    def best() -> float:
+    def best(address: str) -> float:
         times = []
         for _ in range(7):
             began = time.perf_counter()
-            assert eve.get("/console/runs").status_code == 200
+            assert eve.get(address).status_code == 200
             times.append(time.perf_counter() - began)
         return min(times)
 
+    filters = ("", "all=1", "status=completed", "task=content.refresh_stats")
+    addresses = [f"/console/runs?{one}" for one in filters]
     fill(100)
-    few, asked = best(), queries(lambda: eve.get("/console/runs"))
+    few = {one: best(one) for one in addresses}
+    asked = queries(lambda: eve.get("/console/runs"))
     fill(9_900)
     assert queries(lambda: eve.get("/console/runs")) == asked <= 8
-    assert best() < few * 1.5 + 0.01
+    for one in addresses:
+        assert best(one) < few[one] * 1.5 + 0.01
     assert len(eve.get("/console/runs").content) < 100_000

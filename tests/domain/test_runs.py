@@ -142,6 +142,8 @@ def test_lists_are_newest_first_and_filtered(ask, database):
         assert [run.id for run in listed] == [ids[2], ids[1]]
         assert [run.id for run in runs.list_runs(session, statuses=["cancelled"])] == [ids[0]]
         assert [run.id for run in runs.list_runs(session, tasks=["toys.t1"])] == [ids[1]]
+        others = runs.list_runs(session, except_task="toys.t1")
+        assert [run.id for run in others] == [ids[3], ids[2], ids[0]]
 
 
 @pytest.mark.parametrize("overlap", list(Overlap))

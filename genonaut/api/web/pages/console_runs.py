@@ -69,12 +69,11 @@ class Asked:
         self, session: Session, *, among: Sequence[str] = (), before: int | None, limit: int
     ) -> list[TaskRun]:
         """Give them, newest first; ``among`` these states if none was asked for."""
-        tasks = [self.task] if self.task else []
-        if not tasks and not self.schedule and not self.all:
-            tasks = [name for name in discovery.catalogue() if name != _EVERY_MINUTE]
+        is_chosen = self.task or self.schedule or self.all
         return runs.list_runs(
             session,
-            tasks=tasks,
+            tasks=[self.task] if self.task else [],
+            except_task=None if is_chosen else _EVERY_MINUTE,
             statuses=[self.status] if self.status else among,
             schedule=self.schedule or None,
             before=before,
