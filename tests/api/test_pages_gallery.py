@@ -97,8 +97,26 @@ def test_a_heart_in_the_grid_leads_back_to_where_one_was(visit, put, act):
     assert heart % "false" in ada.get(f"/pictures/{content_id}").text
     away = act(ada, f"/pictures/{content_id}/like", liked=1, back="//evil.example/")
     assert away.url.path == f"/pictures/{content_id}"
-    act(ada, f"/pictures/{content_id}/rate", rating=4)
-    assert "4 stars" in ada.get("/gallery?q=fox").text
+
+
+def test_stars_in_the_grid_lead_back_to_where_one_was(visit, put, act):
+    ada = visit("ada")
+    visit("bob")
+    content_id = put("bob", "a <fox>")
+    path = f"/pictures/{content_id}/rate"
+    back = f"/gallery?q=fox#p{content_id}"
+    assert "Rated " not in ada.get("/gallery?q=fox").text
+    led = act(ada, path, rating=4, back=back)
+    assert led.url.path == "/gallery"
+    assert "Rated 4 stars" in led.text
+    assert act(ada, path, rating=4, back="//evil.example/").url.path == f"/pictures/{content_id}"
+    # htmx in a grid takes the piece alone.
+    piece = act(ada, path, rating=2, back=back, piece=1)
+    assert piece.text.startswith("<details")
+    assert f'id="rating-{content_id}"' in piece.text
+    assert "Rated 2 stars" in piece.text
+    assert unescape(re.search(r'name="back" value="([^"]+)"', piece.text).group(1)) == back
+    assert act(ada, path, rating=6, piece=1).status_code == 422
 
 
 def test_what_was_looked_at_and_downloaded_is_noted_once_and_not_by_reading(

@@ -65,6 +65,36 @@ def test_a_heart_in_the_grid_is_pressed_by_key_and_nothing_moves(visit, put, sta
     expect(page.locator(f"#like-{content_id}")).to_have_attribute("aria-pressed", "false")
 
 
+def test_stars_in_the_grid_are_given_by_key_and_by_mouse(visit, put, stands):
+    first, other = put("rated in the grid", "rated in the grid, too")
+    page = visit("/gallery?q=rated+in+the+grid", who="grace")
+    page.evaluate("window.notReloaded = true")
+    summary, menu = page.locator(f"#rate-{first}"), page.locator(f"#rating-{first} form")
+    place = page.locator(f"#p{first}").bounding_box()
+    summary.focus()
+    page.keyboard.press("Enter")
+    expect(menu).to_be_visible()
+    assert AXE.run(page).response["violations"] == []
+    page.keyboard.press("Tab")  # five stars are the first
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(summary).to_contain_text("Rated 4 stars")
+    expect(summary).to_be_focused()
+    expect(menu).to_be_hidden()
+    assert stands("grace", first).rating == 4
+    summary.click()
+    expect(menu).to_be_visible()
+    page.locator(f"#rate-{other}").click()
+    expect(menu).to_be_hidden()
+    page.locator(f"#rating-{other}").get_by_role("button", name="1 star").click()
+    expect(page.locator(f"#rate-{other}")).to_contain_text("Rated 1 star")
+    summary.click()
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    assert page.evaluate("window.notReloaded")
+    assert page.locator(f"#p{first}").bounding_box() == place
+
+
 def test_arrow_keys_go_from_picture_to_picture(visit, put):
     newest, middle, oldest = put("one", "two", "three")
     page = visit(f"/pictures/{middle}")

@@ -23,6 +23,15 @@ for (const button of document.querySelectorAll(".themes button")) {
   });
 }
 
+// A small menu closes when one goes elsewhere.
+function closeMenus(except) {
+  for (const open of document.querySelectorAll("details[name][open]")) open.open = open.contains(except);
+}
+document.addEventListener("click", ({ target }) => closeMenus(target));
+document.addEventListener("keydown", ({ key }) => {
+  if (key === "Escape") closeMenus(null);
+});
+
 // What htmx posts it asks about itself.
 document.addEventListener("submit", (event) => {
   const words = event.target.dataset.confirm;

@@ -167,12 +167,22 @@ def like(content_id: Id, form: FormDep) -> Response:
 
 @router.post("/pictures/{content_id}/rate")
 def rate(content_id: Id, form: FormDep) -> Response:
-    """Give a picture one to five stars."""
+    """Give a picture one to five stars.
+
+    Leads back to where one was; to htmx in a grid it answers the picture's stars alone.
+    """
     stars = form.get("rating")
     if stars not in set("12345"):
         raise InvalidInputError("choose one to five stars", field="rating")
     _record(form, content_id, InteractionRequest(kind="rate", rating=int(stars)))
-    return form.visitor.lead(f"/pictures/{content_id}", "Rated.")
+    back = form.get("back")
+    if not form.has("piece"):
+        return form.visitor.lead(own_path(back, f"/pictures/{content_id}"), "Rated.")
+    with form.visitor.look() as view:
+        item = content.visible(view.session, view.who.user_id, content_id)
+        return form.visitor.show(
+            "rating.html", view, active="gallery", item=item, stars=int(stars), back=back
+        )
 
 
 @router.post("/pictures/{content_id}/noted")
