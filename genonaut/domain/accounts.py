@@ -173,20 +173,22 @@ def revoke_token(session: Session, token_id: int, *, of: UUID | None = None) -> 
 
     Raises: NotFoundError: there is no such token, or it is not that user's.
     """
-    found = select(ApiToken.id).where(ApiToken.id == token_id)
+    found = select(User.id).join(ApiToken).where(ApiToken.id == token_id)
     if of is not None:
-        found = found.where(ApiToken.user_id == of)
+        found = found.where(User.id == of)
+    # Held before all else: a session that is just being opened is waited for, and then seen.
+    owner = session.scalar(found.with_for_update(of=User, key_share=True))
+    if owner is None:
+        raise NotFoundError("there is no such token")
     ended = session.scalars(
         update(ApiToken)
-        .where(ApiToken.id.in_(found), ApiToken.revoked_at.is_(None))
+        .where(ApiToken.id == token_id, ApiToken.revoked_at.is_(None))
         .values(revoked_at=func.now())
         .returning(ApiToken)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if ended is not None:
-        session.execute(delete(LoginSession).where(LoginSession.user_id == ended.user_id))
-    elif session.scalar(found) is None:
-        raise NotFoundError("there is no such token")
+        session.execute(delete(LoginSession).where(LoginSession.user_id == owner))
     return ended
 
 

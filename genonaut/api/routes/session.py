@@ -10,7 +10,7 @@ from genonaut.api.answers import CHANGING, POSTING, READING
 from genonaut.api.deps import CallerDep, ServicesDep
 from genonaut.api.requests import LoginRequest
 from genonaut.core.tokens import csrf_token
-from genonaut.domain import users
+from genonaut.domain import logins, users
 
 router = APIRouter(tags=["session"])
 
@@ -25,13 +25,8 @@ def log_in(request: Request, body: LoginRequest, services: ServicesDep) -> Respo
     settings = services.settings
     auth.check_origin(request, settings)
     with services.database.transaction() as session:
-        who = users.authenticate_token(session, body.token)
-        cookie = users.open_session(
-            session,
-            who.user_id,
-            ttl=timedelta(hours=settings.session_ttl_hours),
-            until=who.expires_at,
-        )
+        ttl = timedelta(hours=settings.session_ttl_hours)
+        who, cookie = logins.by_token(session, body.token, ttl=ttl)
     response = JSONResponse(_shown(who, cookie))
     auth.set_cookie(response, settings, cookie)
     return response

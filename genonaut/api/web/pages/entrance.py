@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from fastapi import APIRouter, Request
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
@@ -20,8 +19,7 @@ from genonaut.api.web.visitor import (
     theme,
 )
 from genonaut.core.errors import ForbiddenError, UnauthorizedError
-from genonaut.domain import users
-from genonaut.domain.users import Principal
+from genonaut.domain import logins, users
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -41,7 +39,7 @@ def enter(
         return _ask(request, services, own_path(next))
     try:
         with services.database.transaction() as session:
-            cookie = _open(session, services, users.redeem(session, token, "login"))
+            _, cookie = logins.by_link(session, token, ttl=_ttl(services))
     except UnauthorizedError:
         return _ask(request, services, own_path(next), _OVER)
     return _let_in(services, cookie, own_path(next))
@@ -57,7 +55,7 @@ async def log_in(request: Request, services: ServicesDep) -> Response:
     def work() -> str:
         with services.database.transaction() as session:
             token = fields.get("token", [""])[-1].strip()
-            return _open(session, services, users.authenticate_token(session, token))
+            return logins.by_token(session, token, ttl=_ttl(services))[1]
 
     try:
         cookie = await run_in_threadpool(work)
@@ -95,9 +93,8 @@ def choose_theme(form: FormDep, services: ServicesDep) -> Response:
     return response
 
 
-def _open(session: Session, services: Services, who: Principal) -> str:
-    ttl = timedelta(hours=services.settings.session_ttl_hours)
-    return users.open_session(session, who.user_id, ttl=ttl, until=who.expires_at)
+def _ttl(services: Services) -> timedelta:
+    return timedelta(hours=services.settings.session_ttl_hours)
 
 
 def _let_in(services: Services, cookie: str, to: str) -> Response:
