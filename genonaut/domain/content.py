@@ -172,14 +172,15 @@ def item_of(values: Sequence[Any]) -> tuple[Item, list[Picture]]:
     return item, [Picture(*picture) for picture in pictures or ()]
 
 
-def visible(session: Session, user_id: UUID, content_id: int) -> ContentItem:
-    """Give an item the user may see.
+def visible(session: Session, user_id: UUID, content_id: int, *, hold: bool = False) -> ContentItem:
+    """Give an item the user may see; with ``hold`` nobody can delete it before the commit.
 
     Raises: NotFoundError: it does not exist or is another user's private one.
     """
-    item = session.scalars(
-        select(ContentItem).where(ContentItem.id == content_id, visible_to(user_id))
-    ).one_or_none()
+    query = select(ContentItem).where(ContentItem.id == content_id, visible_to(user_id))
+    if hold:
+        query = query.with_for_update(read=True, key_share=True)
+    item = session.scalars(query).one_or_none()
     if item is None:
         raise NotFoundError("there is no such item")
     return item

@@ -76,7 +76,7 @@ def record(
     """
     if (rating is not None) != (act is Act.RATE):
         raise InvalidInputError("belongs to the act rate, which needs it", field="rating")
-    content.visible(session, user_id, content_id)
+    content.visible(session, user_id, content_id, hold=True)
     kind = _KINDS.get(act, act)
     if kind is not act:
         session.execute(

@@ -1,14 +1,16 @@
 """What users do is taken down once, counted where it counts, and taken back."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 
 from genonaut.core.errors import InvalidInputError, NotFoundError
 from genonaut.db.models import ContentItem, UserInteraction
-from genonaut.domain import interactions
+from genonaut.domain import content, interactions, users
 from genonaut.domain.interactions import Act, Standing
+from genonaut.local import processes
 
 
 @pytest.fixture
@@ -74,3 +76,42 @@ def test_it_goes_with_the_item(do, session):
     do("like")
     session.execute(delete(ContentItem))
     assert session.scalars(select(UserInteraction)).all() == []
+
+
+@pytest.mark.parametrize("first", ["like", "delete"])
+def test_of_an_act_and_a_deletion_at_once_the_second_finds_the_work_of_the_first(
+    committed_database, first
+):
+    database = committed_database
+    with database.transaction() as session:
+        ada, bob = (users.create_user(session, name) for name in ("ada", "bob"))
+        item = ContentItem(title="x", prompt="x", creator_id=ada.id)
+        session.add(item)
+
+    acts = {
+        "like": lambda session: interactions.record(session, bob.id, item.id, Act.LIKE),
+        "delete": lambda session: content.delete_own(session, ada.id, item.id),
+    }
+
+    def do(act: str) -> None:
+        with database.transaction() as session:
+            acts[act](session)
+
+    def waits() -> bool:
+        with database.transaction() as session:
+            return bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    [second] = acts.keys() - {first}
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as session:
+            acts[first](session)
+            later = pool.submit(do, second)
+            assert processes.wait_until(waits, 10)
+        if second == "like":
+            with pytest.raises(NotFoundError):
+                later.result(10)
+        else:
+            later.result(10)
+    with database.transaction() as session:
+        assert session.scalars(select(ContentItem)).all() == []
+        assert session.scalars(select(UserInteraction)).all() == []
