@@ -40,9 +40,9 @@ def test_no_page_is_wider_than_a_phone_and_the_menu_opens(visit, lived_in):
         page.goto(path)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, f"{path} is {wide} px too wide"
-    expect(page.locator("#nav")).to_be_hidden()
-    page.get_by_role("button", name="Menu").click()
-    expect(page.locator("#nav")).to_be_visible()
+        expect(page.locator("#nav")).to_be_hidden()
+        page.get_by_role("button", name="Menu").click()
+        expect(page.locator("#nav"), path).to_be_visible()
 
 
 def test_a_network_that_goes_and_returns_is_told_truly(visit, site):

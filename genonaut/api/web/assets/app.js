@@ -49,7 +49,7 @@ function fade(node) {
   [...toasts.querySelectorAll(".toast")].slice(0, -SHOWN_AT_ONCE).forEach((old) => old.remove());
 }
 
-export function toast(text, kind = "done") {
+function toast(text, kind = "done") {
   const node = document.createElement("p");
   node.className = kind === "error" ? "toast error" : "toast";
   const words = document.createElement("span");

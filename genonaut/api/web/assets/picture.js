@@ -1,11 +1,12 @@
 // Copy the prompt, go to the neighbours with the arrow keys, and note what was looked at.
-import { toast } from "./app.js";
+// It imports nothing of app.js: that has a version in its address here, and without one would run
+// a second time.
 
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.hidden = !navigator.clipboard;
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-    toast("Copied.");
+    document.dispatchEvent(new CustomEvent("toast", { detail: { text: "Copied.", kind: "done" } }));
   });
 }
 
