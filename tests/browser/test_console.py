@@ -42,6 +42,25 @@ def test_a_schedule_is_made_its_firings_follow_what_is_typed_and_it_rests(visit)
     expect(page.get_by_text("It goes on.")).to_be_visible()
 
 
+def test_a_list_is_rendered_once_for_each_state_of_a_run_it_does_not_show(visit, site):
+    page = visit("/console/runs?status=failed", who="grace")
+    expect(page.locator(".live")).to_have_attribute("data-state", "on")
+    page.evaluate(
+        "window.heard = [];"
+        "document.addEventListener('live:run', ({ detail }) => heard.push(detail.status))"
+    )
+    rendered = []
+    page.on("request", lambda asked: "hx-request" in asked.headers and rendered.append(asked.url))
+    run = site.trigger("toys.beside", upto=60)
+    site.wait_for_run(run, "completed")
+    page.wait_for_function("heard.includes('completed')")
+    page.wait_for_function("document.querySelector('#runs-shown').dataset.renewed")
+    page.wait_for_timeout(1000)  # for those that should not be
+    states = page.evaluate("heard")
+    assert len(states) > len(set(states)) + 2
+    assert 1 <= len(rendered) <= len(set(states))
+
+
 def test_a_stale_edit_is_shown_beside_what_there_is(visit):
     mine = visit("/console/schedules", who="grace")
     make_schedule(mine, "stats.ours")

@@ -33,6 +33,21 @@ def test_two_tabs_see_the_same_and_a_reload_in_the_middle_loses_nothing(visit, s
         )
 
 
+def test_what_happens_elsewhere_takes_no_focus_from_a_form_that_is_mended(visit, site):
+    page = visit("/")
+    page.get_by_text("Advanced", exact=True).click()
+    page.get_by_label("Prompt", exact=True).fill(" ")
+    width = page.get_by_label("Width", exact=True)
+    width.fill("65")
+    page.get_by_role("button", name=re.compile("^Make")).click()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
+    width.focus()
+    job = site.web.submit(prompt="made meanwhile", width=256, height=256)
+    card = page.locator(f"#job-{job}")
+    expect(card).to_have_attribute("data-status", "completed", timeout=30_000)
+    expect(width).to_be_focused()
+
+
 def test_a_task_is_run_and_watched_to_its_end(visit):
     page = visit("/console/tasks/content.refresh_stats", who="grace")
     page.get_by_label("Reason").fill("to see it work")

@@ -4,7 +4,8 @@
 //       shows a row. A newer version with the same status fills the elements inside that have
 //       data-bind="progress.percent"; another status has the server render the element anew.
 //   data-list="job" id="jobs" data-src="/"
-//       holds rows of a kind. One that it does not show has the whole list rendered anew.
+//       holds rows of a kind. One that it does not show has the whole list rendered anew, once for
+//       each status: it may belong to another page of the list.
 //   data-unread     shows the number of unread notifications.
 //
 // Pages hear the same as events on the document: live:snapshot, live:job, live:run,
@@ -67,8 +68,12 @@ function tell(kind, detail) {
   document.dispatchEvent(new CustomEvent(`live:${kind}`, { detail }));
 }
 
+// The status of each row not shown for which the lists were rendered anew.
+const elsewhere = new Map();
+
 function snapshot(data) {
   const known = new Map();
+  elsewhere.clear();
   for (const [kind, rows] of [["job", data.jobs], ["run", data.runs]]) {
     for (const row of rows ?? []) known.set(`${kind}:${row.id}`, row);
     if (!rows) continue;
@@ -93,6 +98,9 @@ function receive({ type, id, data }) {
 function place(kind, row) {
   const nodes = document.querySelectorAll(`[data-row="${kind}:${row.id}"]`);
   if (!nodes.length) {
+    const key = `${kind}:${row.id}`;
+    if (elsewhere.get(key) === row.status) return;
+    elsewhere.set(key, row.status);
     for (const list of document.querySelectorAll(`[data-list="${kind}"]`)) renew(list);
     return;
   }

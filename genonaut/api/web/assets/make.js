@@ -40,14 +40,15 @@ document.addEventListener("htmx:afterRequest", ({ detail }) => {
   }
 });
 
-document.addEventListener("htmx:afterSettle", () => {
+document.addEventListener("htmx:afterSettle", ({ target }) => {
   // A card that was rendered anew shows its last frame until the next.
   for (const image of document.querySelectorAll("[data-preview]")) {
     if (!shown.has(image.dataset.preview)) continue;
     image.src = shown.get(image.dataset.preview);
     image.hidden = false;
   }
-  form()?.querySelector("[aria-invalid]")?.focus();
+  // Of the form alone: a card that is renewed must not take the focus from where one types.
+  if (target === form()) target.querySelector("[aria-invalid]")?.focus();
 });
 
 // A frame is the job's id in eight bytes, then a JPEG. Frames that are replaced are let go.
