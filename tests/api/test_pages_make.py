@@ -94,6 +94,16 @@ def test_settings_are_remembered_and_prompt_and_seed_are_those_of_the_job_that_i
     assert re.search(r'name="prompt"[^>]*>\na lighthouse</textarea>', like.text)
 
 
+def test_another_like_it_has_every_digit_of_every_setting(browser):
+    numbers = {"cfg": "7.1234567", "denoise": "0.6", "lora_strength_model": ["0.1234567", "1"]}
+    ask(browser, seed="77", **numbers)
+    (job,) = jobs_of(browser)
+    like = browser.get("/", params={"like": job["id"]})
+    assert (value_of(like, "cfg"), value_of(like, "denoise")) == ("7.1234567", "0.6")
+    assert value_of(like, "lora_strength_model") == "0.1234567"
+    assert value_of(like, "lora_strength_clip") == "0.75"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -102,6 +112,7 @@ def test_settings_are_remembered_and_prompt_and_seed_are_those_of_the_job_that_i
         ("batch_size", "two"),
         ("steps", "1e3"),
         ("cfg", "nan"),
+        ("denoise", "2"),
         ("seed", "-1"),
         ("checkpoint_model", "../x"),
         ("sampler_name", "<b>"),

@@ -20,7 +20,7 @@ OWN_SIZE = "own"
 LORAS_MAX = 10
 
 _PLAIN = ("prompt", "negative_prompt", "checkpoint_model", "size", "width", "height", "batch_size")
-_SAMPLER = ("seed", "steps", "cfg", "sampler_name", "scheduler")
+_SAMPLER = ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise")
 _LORA = ("name", "strength_model", "strength_clip")
 _BLANK_LORA = dict(zip(_LORA, ("", "1", "1"), strict=True))
 _LORAS_SHOWN = 2
@@ -128,7 +128,7 @@ def _say(message: str) -> str:
 
 
 _WHOLE = {"width", "height", "batch_size", "seed", "steps"}
-_REAL = {"cfg", "strength_model", "strength_clip"}
+_REAL = {"cfg", "denoise", "strength_model", "strength_clip"}
 
 
 def _number(name: str, text: str) -> int | float | str:
@@ -141,4 +141,5 @@ def _number(name: str, text: str) -> int | float | str:
 
 
 def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+    # All of its digits: the same seed with others draws another picture.
+    return "" if value is None else str(value).removesuffix(".0")
