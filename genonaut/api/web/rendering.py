@@ -67,6 +67,7 @@ _environment.filters.update(
     bytes=words.size,
     number=words.number,
     human=words.human,
+    capitalized=words.capitalized,
 )
 
 

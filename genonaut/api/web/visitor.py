@@ -23,6 +23,7 @@ from genonaut.api import auth, errors
 from genonaut.api.auth import Credentials
 from genonaut.api.config import Settings
 from genonaut.api.deps import Caller, Services, ServicesDep
+from genonaut.api.web import words
 from genonaut.api.web.checking import FormError
 from genonaut.api.web.rendering import render, toast
 from genonaut.core.errors import GenonautError, InvalidInputError, UnauthorizedError
@@ -261,7 +262,7 @@ def form_status(request: Request, status: int) -> int:
 
 def error_page(request: Request, status: int, detail: str) -> HTMLResponse:
     """Say what is wrong, on a page or, to htmx, in a toast."""
-    sentence = detail[:1].upper() + detail[1:]
+    sentence = words.capitalized(detail)
     if not sentence.endswith((".", "!", "?")):
         sentence += "."
     return render(

@@ -103,6 +103,11 @@ def plural(count: int, word: str, many: str | None = None) -> str:
     return f"{number(count)} {word if count == 1 else many or word + 's'}"
 
 
+def capitalized(text: str) -> str:
+    """Begin a sentence: the first letter alone, names within keep theirs."""
+    return text[:1].upper() + text[1:]
+
+
 def human(name: Any) -> str:
     """Turn a name of ours into words: ``waiting_for_backend`` to ``waiting for backend``."""
     return str(name).replace("_", " ")
