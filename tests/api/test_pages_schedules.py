@@ -100,6 +100,14 @@ def test_a_stale_edit_is_shown_beside_what_there_is_and_may_be_saved_over_it(osc
         assert act(oscar, EDIT, version=odd, **TERMS).status_code == 412
 
 
+def test_a_stale_edit_that_is_also_wrong_loses_nothing_that_was_typed(oscar, act):
+    make_schedule(oscar)
+    page = act(oscar, EDIT, version="999", **{**TERMS, "cron": "61 * * * *"})
+    assert page.status_code == 422
+    assert 'value="61 * * * *"' in page.text
+    assert 'id="cron-error"' in page.text
+
+
 def test_what_is_typed_is_reckoned_before_it_is_saved(oscar, act):
     make_schedule(oscar)
     page = act(oscar, EDIT, how="preview", **TERMS)
@@ -144,7 +152,9 @@ def test_a_name_that_is_taken_or_wrong_is_refused(oscar, act):
         assert page.status_code == 422
         assert re.search(r'name="name"[^>]*aria-invalid="true"', page.text)
     taken = act(oscar, "/console/new-schedule", task=TASK, name="stats.nightly", **TERMS)
-    assert taken.status_code == 409
+    assert taken.status_code == 422
+    assert "there is a schedule stats.nightly already" in taken.text
+    assert f'value="{TERMS["cron"]}"' in taken.text
     assert oscar.get("/console/new-schedule?task=no.such").status_code == 404
     assert oscar.get("/console/new-schedule?task=a%00b").status_code == 404
 

@@ -17,7 +17,7 @@ from genonaut.api.web import lists, schema_forms
 from genonaut.api.web.checking import FormError, check, moment, whole
 from genonaut.api.web.pages.console import answer_body
 from genonaut.api.web.visitor import Form, FormDep, PageRoute, Visitor, VisitorDep
-from genonaut.core.errors import InvalidInputError, NotFoundError
+from genonaut.core.errors import ConflictError, InvalidInputError, NotFoundError
 from genonaut.domain import schedules
 from genonaut.domain.runs import Overlap
 from genonaut.domain.schedules import Missed, StaleVersionError, Terms
@@ -78,6 +78,8 @@ def make(form: FormDep) -> Response:
         return _page(visitor, form, name, errors=error.errors)
     except InvalidInputError as error:
         return _page(visitor, form, name, errors=schema_forms.wrong(error))
+    except ConflictError as error:  # of all that is asked for, the name alone can be taken
+        return _page(visitor, form, name, errors={"name": str(error)})
     return visitor.lead(f"{_HERE}/{form.get('name')}", "It is scheduled.")
 
 
@@ -97,13 +99,14 @@ def save(name: Name, form: FormDep) -> Response:
         return _page(visitor, form, now.task, name=name)
     try:
         asked = check(TermsRequest, _terms(form, now.task))
+        wanted = checked(asked.to_terms())
         routes.edit(name, asked, visitor.caller, f'"{form.get("version")}"')
     except FormError as error:
         return _page(visitor, form, now.task, name=name, errors=error.errors)
     except InvalidInputError as error:
         return _page(visitor, form, now.task, name=name, errors=schema_forms.wrong(error))
     except StaleVersionError:
-        apart = _differences(checked(asked.to_terms()), now)
+        apart = _differences(wanted, now)
         return _page(visitor, form, now.task, name=name, apart=apart, version=version)
     return visitor.lead(f"{_HERE}/{name}", "It is changed.")
 

@@ -50,12 +50,23 @@ def set_address(channel: str, form: FormDep) -> Response:
         asked = check(AddressRequest, {"address": form.get("address")})
         kept = routes.address_set(channel, asked.address, form.visitor.caller)
     except FormError as error:
-        return _show(form.visitor, errors={f"address-{channel}": error.errors["address"]})
+        return _wrong_address(form, channel, error.errors["address"])
     except InvalidInputError as error:
-        return _show(form.visitor, errors={f"address-{channel}": str(error)})
+        return _wrong_address(form, channel, str(error))
     if kept["secret"]:
         return _show(form.visitor, secret=kept["secret"])
     return form.visitor.lead(_HERE, "The address is kept; it is used once it is confirmed.")
+
+
+def _wrong_address(form: Form, channel: str, words: str) -> Response:
+    field = f"address-{channel}"
+    return _show(form.visitor, errors={field: words}, given={field: form.get("address")})
+
+
+@router.get("/{channel}/address")
+def back(channel: str, visitor: VisitorDep) -> Response:  # noqa: ARG001 - of the path
+    """Lead who comes back to a form that was shown again to the page it is of."""
+    return visitor.lead(_HERE)
 
 
 @router.post("/{channel}/{act}")
@@ -77,24 +88,27 @@ def act(channel: str, act: str, form: FormDep) -> Response:
 
 
 def _values(form: Form) -> dict[str, Any]:
-    """Read the form; a box that is not ticked is a no."""
-    chosen = set(form.all("wants"))
+    """Read the form for the API's model, which judges it."""
     return {
         **_given(form),
         "digest_hour": whole(form.get("digest_hour")),
         "group_window_s": whole(form.get("group_window_s")),
-        "kinds": {
-            kind.value: {name: f"{kind}:{name}" in chosen for name in discovery.channels()}
-            for kind in Kind
-        },
         "quiet_from": form.get("quiet_from") or None,
         "quiet_until": form.get("quiet_until") or None,
     }
 
 
 def _given(form: Form) -> dict[str, Any]:
+    """Give what was typed and ticked, to be shown again; a box that is not ticked is a no."""
+    chosen = set(form.all("wants"))
     names = ("timezone", "quiet_from", "quiet_until", "digest", "digest_hour", "group_window_s")
-    return {name: form.get(name) for name in names}
+    return {
+        **{name: form.get(name) for name in names},
+        "kinds": {
+            kind.value: {name: f"{kind}:{name}" in chosen for name in discovery.channels()}
+            for kind in Kind
+        },
+    }
 
 
 def _show(
