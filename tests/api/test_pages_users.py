@@ -1,6 +1,7 @@
 """Users and tokens are looked after on pages; a token is seen once and left nowhere."""
 
 import re
+from html import unescape
 
 import httpx
 import pytest
@@ -138,6 +139,17 @@ def test_a_token_is_in_the_very_answer_and_nowhere_else(api, root, act, page_of)
     assert "/revoke" not in told.text
     assert httpx.get(f"{api.url}/api/v1/me", headers=bearer).status_code == 401
     assert act(root, f"{page_of}/tokens/999999/revoke").status_code == 404
+    assert root.get(f"{page_of}/tokens").headers["location"] == page_of
+
+
+def test_older_tokens_follow_from_the_page_that_shows_a_new_one(root, act, page_of, database, ada):
+    with database.transaction() as session:
+        for n in range(101):
+            accounts.issue_token(session, ada.id, name=f"token {n}")
+    made = act(root, f"{page_of}/tokens", name="newest")
+    following = unescape(re.search(r'href="([^"]+cursor=[^"]+)"', made.text).group(1))
+    older = root.get(following, follow_redirects=True)
+    assert "token 0<" in older.text
 
 
 def test_names_are_shown_as_text(root, act, page_of):

@@ -72,6 +72,13 @@ def change(user_id: UUID, form: FormDep) -> Response:
     return visitor.lead(f"{_HERE}/{user_id}" if may_stay else "/", "It is changed.")
 
 
+@router.get("/{user_id}/tokens")
+def back(user_id: UUID, request: Request, visitor: VisitorDep) -> Response:
+    """Lead who comes back to the page that showed a new token to its user."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return visitor.lead(f"{_HERE}/{user_id}{query}")
+
+
 @router.post("/{user_id}/tokens")
 def create_token(user_id: UUID, form: FormDep) -> Response:
     """Make a token and show it, in this very answer and nowhere else."""
