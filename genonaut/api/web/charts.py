@@ -40,13 +40,15 @@ def by_hour(hours: Sequence[Hour]) -> Markup:
 
 
 def by_task(hours: Sequence[Hour]) -> Markup:
-    """Draw how many runs of each task ended, well and badly, those with most first."""
+    """Draw how many runs of each task ended, well and badly, those with most first; or nothing."""
     whole: dict[str, Ended] = {}
     for one in (one for hour in hours for one in hour.tasks):
         had = whole.get(one.task, Ended(one.task, 0, 0))
         whole[one.task] = Ended(one.task, had.completed + one.completed, had.failed + one.failed)
+    if not whole:
+        return Markup()
     rows = sorted(whole.values(), key=lambda one: (-one.completed - one.failed, one.task))
-    most = max([one.completed + one.failed for one in rows] + [1])
+    most = max(one.completed + one.failed for one in rows)
     room = _WIDTH - _NAMES - _NUMBERS
     parts = []
     for n, one in enumerate(rows):
@@ -65,7 +67,7 @@ def by_task(hours: Sequence[Hour]) -> Markup:
     label = "Runs by task: " + "; ".join(_of_task(one) for one in rows)
     return Markup(
         '<svg class="chart rows" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(_WIDTH, max(1, len(rows)) * _ROW, label, Markup().join(parts))
+    ).format(_WIDTH, len(rows) * _ROW, label, Markup().join(parts))
 
 
 def _words(name: str, counted: Hour | Ended) -> str:
