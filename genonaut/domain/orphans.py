@@ -136,10 +136,12 @@ def last_named(session: Session) -> int:
 
 
 def want_again(session: Session, image_ids: Collection[int]) -> None:
-    """Make thumbnails that were lost count as missing, so that they are made anew."""
+    """Make thumbnails that were lost count as missing, so that they are made anew.
+
+    Also of a picture that could not be done again lately: what it had is gone with the files.
+    """
     session.execute(
         update(ContentImage)
         .where(ContentImage.id.in_(image_ids))
-        .values(thumbnails={}, thumb_spec=None)
-        .execution_options(synchronize_session=False)
+        .values(thumbnails={}, thumb_spec=None, thumb_error=None)
     )

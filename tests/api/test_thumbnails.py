@@ -119,8 +119,9 @@ def test_a_missing_one_is_made_once_and_shown_as_a_field_meanwhile(ada, make_ite
     assert any(event.kind == "run" and event.id == run.id for event in api.dispatched.events)
 
 
-def test_a_lost_file_is_made_anew(ada, make_item, making, storage, database):
-    item = make_item(ada, formats=("webp",), thumb_spec="x")
+@pytest.mark.parametrize("error", [None, "broken"])
+def test_a_lost_file_is_made_anew(ada, make_item, making, storage, database, error):
+    item = make_item(ada, formats=("webp",), thumb_spec="x", thumb_error=error)
     url = f"{CONTENT}/{item}/thumbnails/512"
     with database.transaction() as session:
         [entries] = session.scalars(select(ContentImage.thumbnails))
@@ -128,7 +129,8 @@ def test_a_lost_file_is_made_anew(ada, make_item, making, storage, database):
     assert [ada.client.get(url).status_code for _ in range(2)] == [202, 202]
     assert len(making()) == 1
     with database.transaction() as session:
-        assert session.execute(select(ContentImage.thumb_spec)).one() == (None,)
+        left = session.execute(select(ContentImage.thumb_spec, ContentImage.thumb_error)).one()
+    assert left == (None, None)
 
 
 def test_what_cannot_be_made_is_not_queued(ada, bob, make_item, making):

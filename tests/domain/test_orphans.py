@@ -97,11 +97,13 @@ def test_rows_are_looked_at_in_pages(session, make_image):
 
 
 def test_lost_thumbnails_are_missing_again(database, make_image, reload):
-    image = make_image(thumb_spec="x", thumbnails={"9": thumbnail("k")})
+    image = make_image(thumb_spec="x", thumb_error="broken", thumbnails={"9": thumbnail("k")})
     with database.transaction() as session:
+        seen = session.get_one(ContentImage, image.id)
         want_again(session, [image.id])
+        assert seen.thumb_error is None
     row = reload(image)
-    assert (row.thumbnails, row.thumb_spec) == ({}, None)
+    assert (row.thumbnails, row.thumb_spec, row.thumb_error) == ({}, None, None)
 
 
 @pytest.mark.parametrize("key", ["", "../../etc/passwd", "a" * 70])

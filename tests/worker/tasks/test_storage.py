@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from genonaut.db.models import ContentImage
 from genonaut.domain import run_history, runs
 from genonaut.worker.tasks import storage as module
 from genonaut.worker.tasks.storage import Result, sweep_orphans
@@ -76,6 +77,19 @@ def test_rows_without_files_are_listed_and_lost_thumbnails_made_anew(
     assert result.made == 1
     assert storage.exists(reload(images[1]).thumbnails["256"]["key"])
     assert run_task(sweep_orphans, look_at_rows=False)[0].rows == 0
+
+
+def test_thumbnails_lost_after_a_try_that_failed_are_made_anew_too(
+    run_task, make_image, storage, reload, database
+):
+    image = make_image()
+    run_task(backfill)
+    with database.transaction() as session:
+        session.get_one(ContentImage, image.id).thumb_error = "the renderer died"
+    storage.delete(reload(image).thumbnails["256"]["key"])
+    assert run_task(sweep_orphans)[0].queued_again == 1
+    assert run_task(backfill)[0].made == 1
+    assert storage.exists(reload(image).thumbnails["256"]["key"])
 
 
 def test_too_many_orphans_are_left_alone(start_run, storage, age, monkeypatch):
