@@ -32,6 +32,8 @@ MAX_MESSAGE = 2000
 MAX_REF = 255
 LOOK_AGAIN_S = 60.0
 """A run that waits for its children looks by itself, should it not be woken."""
+LOOK_SOON_S = 2.0
+"""One whose children have all ended looks so soon: nobody will wake it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,9 @@ def pause(session: Session, held: RunClaim, *, for_s: float, reason: str, **colu
 def wait_for_children(session: Session, held: RunClaim, **columns: Any) -> None:
     """Give the run back until every run it started has ended; the attempt does not count."""
     _put_off(session, held, LOOK_AGAIN_S, columns, phase=WAITING_FOR_CHILDREN)
-    wake(session, held.row_id)  # the last may have ended before this
+    # The last may have ended before this. Or it waits for one that another started, which stood for
+    # what it wanted: at once it would look again and again for as long as that one takes.
+    wake(session, held.row_id, in_s=LOOK_SOON_S)
 
 
 def _put_off(

@@ -6,7 +6,7 @@ queue it has and whether its runs may overlap is the catalogue's knowledge; here
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import uuid4
@@ -385,14 +385,15 @@ def _unfinished_children(run_id: int) -> Select[int]:
     )
 
 
-def wake(session: Session, run_id: int) -> None:
-    """Let a run that waits for those it started go on at once, if all of them have ended."""
+def wake(session: Session, run_id: int, *, in_s: float = 0) -> None:
+    """Let a run that waits for those it started go on, if all of them have ended."""
     # Two that end at the same moment do not see each other: here one waits for the other's commit.
     session.execute(select(TaskRun.id).where(TaskRun.id == run_id).with_for_update(key_share=True))
     waits = TaskRun.progress["phase"].astext == WAITING_FOR_CHILDREN
     if session.scalar(_unfinished_children(run_id).limit(1)) is None:
+        available_at = func.now() + timedelta(seconds=in_s)
         RUNS.note(
-            session, run_id, (TaskRun.status == Status.PENDING, waits), available_at=func.now()
+            session, run_id, (TaskRun.status == Status.PENDING, waits), available_at=available_at
         )
 
 

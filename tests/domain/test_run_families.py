@@ -48,14 +48,19 @@ def test_a_waiting_run_holds_no_slot_and_no_attempt_and_goes_on_after_the_last(
     assert all(child.has_ended for child in found)
 
 
-def test_a_run_whose_children_have_ended_already_does_not_wait(
-    make_run_claim, make_run, database, reload
+@pytest.mark.parametrize("has_child", [True, False])
+def test_a_run_that_nothing_will_wake_looks_again_soon_and_not_at_once(
+    make_run_claim, make_run, database, reload, has_child
 ):
+    """Its children have ended already, or it waits for a run that another started."""
     parent = make_run_claim()
-    complete(database, make_run_claim(make_run(parent_id=parent.row_id)))
+    if has_child:
+        complete(database, make_run_claim(make_run(parent_id=parent.row_id)))
     with database.transaction() as session:
         run_attempts.wait_for_children(session, parent)
-    assert reload(parent.run).available_at <= utcnow()
+    row = reload(parent.run)
+    assert row.available_at - row.updated_at == timedelta(seconds=run_attempts.LOOK_SOON_S)
+    assert row.progress["phase"] == "waiting_for_children"
 
 
 def test_two_that_end_at_the_same_moment_wake_the_parent(committed_database, family, reload):

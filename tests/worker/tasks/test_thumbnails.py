@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from sqlalchemy import select, text
 
 from genonaut.core.errors import ConflictError, InvalidInputError, StorageFullError
 from genonaut.db.models import ContentImage, ContentItem, TaskRun
-from genonaut.domain import run_history, runs
+from genonaut.domain import run_attempts, run_history, runs
 from genonaut.domain.thumbnails import Only, standard
+from genonaut.worker import run
 from genonaut.worker.sharing import _Shared
 from genonaut.worker.tasks import thumbnails as module
 from genonaut.worker.tasks.thumbnails import Params, Result, backfill, make_one
@@ -381,6 +383,42 @@ def test_a_retry_repeats_the_shards_that_failed_and_no_others(
     again = work_on(task_services, backfill, again.id)
     assert counts(Result.model_validate(again.result)) == (4, 4, 0)
     assert all(image.thumb_spec == USUAL.hash for image in rows())
+
+
+def test_a_run_that_waits_for_anothers_part_looks_now_and_then_and_goes_on_when_it_ended(
+    committed_database, start_run, make_image, task_services, monkeypatch
+):
+    def again(row):
+        with committed_database.transaction() as session:
+            request = backfill.request(backfill.validate(row.params), trigger="api")
+            return runs.again(session, row.id, request).run
+
+    def is_claimed(row):
+        return run.run(task_services, backfill, row.id, worker="worker-1")
+
+    monkeypatch.setattr(run_attempts, "LOOK_SOON_S", 0.3)
+    for _ in range(4):
+        make_image()
+    row = start_run(backfill, parallelism=2)
+    one, two = _Shared.model_validate(row.checkpoint).run_ids
+    with committed_database.transaction() as session:
+        cancelled = runs.request_cancel(session, one)
+    work_on(task_services, backfill, two)
+    row = work_on(task_services, backfill, row.id)
+    part, parent = again(cancelled), again(row)
+    began = time.monotonic()
+    claims = sum(is_claimed(parent) for _ in range(20))
+    assert 1 <= claims <= 1 + (time.monotonic() - began) / 0.3
+    with committed_database.transaction() as session:
+        waiting = runs.one(session, parent.id)
+    assert _Shared.model_validate(waiting.checkpoint).run_ids == (part.id, two)
+    assert (waiting.progress["phase"], waiting.attempt) == ("waiting_for_children", 0)
+    work_on(task_services, backfill, part.id)
+    ends_by = time.monotonic() + 10
+    while not is_claimed(parent) and time.monotonic() < ends_by:
+        time.sleep(0.05)
+    with committed_database.transaction() as session:
+        assert runs.one(session, parent.id).status == "completed"
 
 
 def test_runs_about_the_same_are_one_whatever_their_pace(start_run, make_image, database):
