@@ -151,7 +151,8 @@ class Database:
     """Own the engine of one process.
 
     ``sinks`` receive the events of each committed transaction; api, worker and beat add theirs.
-    A sink that raises is logged and does not undo or hide the commit.
+    A sink that raises is logged and does not undo or hide the commit. ``locking`` is for locks that
+    are held while something else is done, however long that takes: work has connections of its own.
     """
 
     def __init__(
@@ -159,11 +160,13 @@ class Database:
         engine: Engine,
         *,
         looking: Engine | None = None,
+        locking: Engine | None = None,
         factory: sessionmaker[Session] | None = None,
     ) -> None:
         self.engine = engine
+        self.locking = locking or engine
         self.sinks: list[EventSink] = []
-        self._engines = [engine, *([looking] if looking else [])]
+        self._engines = [engine, *(other for other in (looking, locking) if other)]
         self._factory = factory or _sessions(engine)
         self._lookers = _sessions(looking) if looking else self._factory
 
@@ -178,7 +181,7 @@ class Database:
     ) -> "Database":
         """Make a database for ``url``; nothing is contacted yet."""
 
-        def made(*, autocommit: bool) -> Engine:
+        def made(*, autocommit: bool = False) -> Engine:
             return make_engine(
                 url,
                 pool_size=pool_size,
@@ -188,7 +191,7 @@ class Database:
             )
 
         # A pool of its own: turning a connection to autocommit and back costs as much as a look.
-        return cls(made(autocommit=False), looking=made(autocommit=True))
+        return cls(made(), looking=made(autocommit=True), locking=made())
 
     def after_fork(self) -> None:
         """Forget inherited connections without closing the parent's."""

@@ -43,7 +43,7 @@ def storing(database: Database) -> Callable[[str], AbstractContextManager[None]]
     @contextmanager
     def hold(digest: str) -> Iterator[None]:
         """Hold the lock of one hash, beside others who store."""
-        with database.engine.begin() as connection:
+        with database.locking.begin() as connection:
             lock = func.pg_advisory_xact_lock_shared(_CLASS, _number(digest))
             connection.execute(select(lock))
             yield

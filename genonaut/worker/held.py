@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from genonaut.clients.storage import Guard
@@ -26,8 +27,8 @@ T = TypeVar("T")
 PATIENCE_S = 60.0
 CLAIM_PATIENCE_S = 20.0
 
-DATABASE_AWAY = (OperationalError, InterfaceError)
-"""What SQLAlchemy raises while PostgreSQL restarts, fails over or cannot be reached."""
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What SQLAlchemy raises while PostgreSQL restarts, fails over or cannot be reached in time."""
 
 _GLANCE = select(
     GenerationJob.lease_token,
@@ -80,7 +81,9 @@ def _taken(guard: Guard, digest: str) -> ExitStack:
             lock.enter_context(guard(digest))
         except DATABASE_AWAY as error:
             if time.monotonic() > deadline:
-                raise RetryableError("the database does not answer") from error
+                # Who puts files holds all of these connections, if none comes free.
+                who = "store" if isinstance(error, PoolTimeoutError) else "database"
+                raise RetryableError(f"the {who} does not answer") from error
             log.warning("store_waits", reason=str(error)[:200])
             time.sleep(1)
         else:

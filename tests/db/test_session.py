@@ -125,10 +125,15 @@ def test_connections_cut_by_the_server_are_replaced(committed_database, postgres
     assert users(committed_database) == 0
 
 
-def test_a_child_forgets_connections_without_closing_its_parents(committed_database):
-    with committed_database.engine.connect() as connection:
+@pytest.mark.parametrize("name", ["engine", "locking"])
+def test_a_child_forgets_connections_without_closing_its_parents(committed_database, name):
+    engine, pid = getattr(committed_database, name), text("SELECT pg_backend_pid()")
+    with engine.connect() as connection:
+        parents = connection.scalar(pid)
         committed_database.after_fork()
-        assert connection.scalar(text("SELECT 1")) == 1
+        assert connection.scalar(pid) == parents
+    with engine.connect() as connection:
+        assert connection.scalar(pid) != parents
     assert users(committed_database) == 0
 
 

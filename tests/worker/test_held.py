@@ -4,14 +4,14 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from genonaut.core.errors import RetryableError
 from genonaut.worker import held
 from genonaut.worker.held import guard_patiently
 
-
-def away() -> OperationalError:
-    return OperationalError("SELECT 1", {}, Exception("gone"))
+AWAY = OperationalError("SELECT 1", {}, Exception("gone"))
+NO_CONNECTION = PoolTimeoutError("QueuePool limit reached")
 
 
 @pytest.fixture
@@ -20,23 +20,24 @@ def guarded(monkeypatch):
     monkeypatch.setattr(held.time, "sleep", lambda _: None)
     seen = []
 
-    def make(*, times=0, at_the_end=False):
+    def make(*, times=0, at_the_end=False, error=AWAY):
         @contextmanager
         def guard(digest):
             seen.append(digest)
             if len(seen) <= times:
-                raise away()
+                raise error
             yield
             if at_the_end:
-                raise away()
+                raise error
 
         return guard_patiently(guard), seen
 
     return make
 
 
-def test_a_file_is_stored_when_the_database_is_back(guarded):
-    guard, seen = guarded(times=3)
+@pytest.mark.parametrize("error", [AWAY, NO_CONNECTION])
+def test_a_file_is_stored_when_the_database_is_back(guarded, error):
+    guard, seen = guarded(times=3, error=error)
     with guard("ab"):
         assert seen == ["ab"] * 4
 
@@ -53,8 +54,10 @@ def test_what_the_store_says_is_heard(guarded):
         raise KeyError
 
 
-def test_a_database_that_stays_away_is_not_waited_for_for_ever(guarded, monkeypatch):
+@pytest.mark.parametrize(("error", "who"), [(AWAY, "database"), (NO_CONNECTION, "store")])
+def test_what_stays_away_is_not_waited_for_for_ever(guarded, monkeypatch, error, who):
+    """Where every connection for storing is taken, it is the store that lets none go."""
     monkeypatch.setattr(held, "PATIENCE_S", -1)
-    guard, _ = guarded(times=100)
-    with pytest.raises(RetryableError, match="does not answer"), guard("ab"):
+    guard, _ = guarded(times=100, error=error)
+    with pytest.raises(RetryableError, match=f"the {who} does not answer"), guard("ab"):
         pass

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from genonaut.core.errors import ConflictError, RetryableError
 from genonaut.db.models import TaskRun
@@ -147,6 +149,18 @@ def test_only_what_waiting_may_cure_is_tried_again(toy, start_run, task_services
             runs.RUNS.note(session, row.id, (), available_at=row.created_at)
         row = work_on(task_services, definition, row.id)
     assert (row.status, row.result["total"], tries) == ("completed", 3, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OperationalError("SELECT 1", {}, Exception("gone")), PoolTimeoutError("no connection")],
+)
+def test_a_database_that_is_away_costs_a_run_no_more_than_an_attempt(toy, start_run, error):
+    def cut_off(ctx, params):
+        raise error
+
+    row = start_run(toy(cut_off))
+    assert (row.status, row.progress["phase"]) == ("pending", "waiting_to_retry")
 
 
 def test_attempts_are_used_up(toy, start_run):
