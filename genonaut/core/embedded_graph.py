@@ -33,7 +33,7 @@ class Made:
 def read(data: bytes) -> Made:
     """Read what a file says of its making; nothing of one that says nothing we understand."""
     try:
-        graph = json.loads(image_texts.texts(data, max_bytes=MAX_GRAPH_BYTES).get("prompt", ""))
+        graph = json.loads(image_texts.text(data, "prompt", max_bytes=MAX_GRAPH_BYTES) or "")
     except (ValueError, RecursionError):
         return Made()
     if not isinstance(graph, dict) or len(graph) > MAX_NODES:

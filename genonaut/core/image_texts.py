@@ -16,50 +16,55 @@ _TEXT_TYPES = frozenset((1, 2, 7))
 """Bytes, ASCII and undefined, all of one byte each."""
 
 _MAX_ENTRIES = 1_000
+_MAX_RATIO = 1032
+"""Deflate makes no more of a byte."""
 
 
-def texts(data: bytes, *, max_bytes: int) -> dict[str, str]:
-    """Give the texts of a picture by keyword; none of a file that is no picture.
+def text(data: bytes, keyword: str, *, max_bytes: int) -> str | None:
+    """Give the first text of a picture that stands under a keyword; None of a file without one.
 
     Of a PNG: tEXt, zTXt, iTXt, and comf, which ComfyUI writes into animations. Of JPEG, WebP and
     TIFF: what stands as ``keyword:text`` in EXIF's Model, Make and ImageDescription, where ComfyUI
-    and its nodes leave it; the keyword in lower case. A text of more than ``max_bytes`` is left
-    out; of a keyword that comes twice the first counts.
+    and its nodes leave it, in upper or lower case. A text of more than ``max_bytes`` is left out,
+    and of a whole file no more than that is inflated, however many texts it has.
     """
-    found: dict[str, str] = {}
     try:
-        for keyword, text in _all(data, max_bytes):
-            found.setdefault(keyword, text)
+        return next(_all(data, keyword, max_bytes), None)  # what comes behind it may be broken
     except (UnreadableImageError, struct.error):
-        pass  # what came before is as good as it was
-    return found
+        return None
 
 
-def _all(data: bytes, max_bytes: int) -> Iterator[tuple[str, str]]:
+def _all(data: bytes, keyword: str, max_bytes: int) -> Iterator[str]:
     if data.startswith(image_containers.PNG_SIGNATURE):
-        yield from _png(data, max_bytes)
+        yield from _png(data, keyword, max_bytes)
         return
     for tag in _exif(_exif_block(data), max_bytes):
-        keyword, colon, text = tag.partition(":")
-        if colon:
-            yield keyword.strip().lower(), text
+        named, colon, found = tag.partition(":")
+        if colon and named.strip().lower() == keyword:
+            yield found
 
 
-def _png(data: bytes, max_bytes: int) -> Iterator[tuple[str, str]]:
+def _png(data: bytes, keyword: str, max_bytes: int) -> Iterator[str]:
+    left = max_bytes
     for name, chunk in image_containers.png_chunks(data):
         if name not in {b"tEXt", b"zTXt", b"iTXt", b"comf"} or len(chunk) > max_bytes + 12:
             continue
-        keyword, _, body = chunk[8:-4].partition(b"\0")
+        named, _, body = chunk[8:-4].partition(b"\0")
+        if named.decode("latin-1") != keyword:
+            continue
         is_compressed = name == b"zTXt"
         if name == b"zTXt":
             body = body[1:]
         elif name == b"iTXt":
             is_compressed = body[:1] != b"\0"
             body = body[2:].partition(b"\0")[2].partition(b"\0")[2]  # behind the languages
-        inflated = _inflated(body, max_bytes) if is_compressed else body
-        if inflated is not None:
-            encoding = "utf-8" if name == b"iTXt" else "latin-1"
-            yield keyword.decode("latin-1"), inflated.decode(encoding, "replace")
+        if is_compressed:
+            inflated = _inflated(body, left)
+            if inflated is None:
+                left -= min(left, _MAX_RATIO * len(body))
+                continue
+            body = inflated
+        yield body.decode("utf-8" if name == b"iTXt" else "latin-1", "replace")
 
 
 def _inflated(body: bytes, max_bytes: int) -> bytes | None:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import time
+import tracemalloc
 import zlib
 
 import pytest
@@ -9,9 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from genonaut.core.image_texts import texts
+from genonaut.core.image_texts import text
 from tests.core.pictures import encode, exif, picture
 from tests.core.test_imaging_hostile import WHOLE, chunk, png
+
+KEYWORDS = (
+    *("first", "plain", "packed", "old", "prompt", "workflow", "other", "good", "\0b"),
+    *"abcdef",
+)
+
+
+def texts(data, *, max_bytes):
+    found = {one: text(data, one, max_bytes=max_bytes) for one in KEYWORDS}
+    return {keyword: words for keyword, words in found.items() if words is not None}
 
 
 def told(*chunks, max_bytes=1000):
@@ -42,6 +54,26 @@ def test_what_is_too_large_or_broken_is_left_out(length):
         chunk(b"iTXt", b"f"),
         chunk(b"tEXt", b"good\0yes"),
     ) == {"good": "yes"}
+
+
+@pytest.mark.parametrize("ending", [b"", b"x"])
+def test_many_bombs_cost_no_more_than_one(ending):
+    """Whatever their keywords, and whether or not what they inflate to is whole."""
+    max_bytes = 2**20
+    packed = zlib.compress(b"x" * (max_bytes - 1))
+    bomb = packed if not ending else packed[:-4]
+    others = [chunk(b"zTXt", b"k%d\0\0" % n + packed) for n in range(500)]
+    wanted = [chunk(b"zTXt", b"prompt\0\0" + bomb + ending) for _ in range(500)]
+    data = png(before_idat=b"".join([*others, *wanted, chunk(b"tEXt", b"prompt\0late")]))
+    tracemalloc.start()
+    began = time.thread_time()
+    found = text(data, "prompt", max_bytes=max_bytes)
+    spent_s = time.thread_time() - began
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == ("late" if ending else "x" * (max_bytes - 1))
+    assert peak < 8 * max_bytes
+    assert spent_s < 0.5
 
 
 def test_what_comes_before_damage_counts():
