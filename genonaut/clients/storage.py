@@ -30,6 +30,7 @@ Guard = Callable[[str], AbstractContextManager[None]]
 KEY = re.compile(
     rf"([0-9a-f]{{2}})/([0-9a-f]{{2}})/\1\2[0-9a-f]{{60}}\.({'|'.join(EXTENSIONS.values())})"
 )
+_SHARD = re.compile("[0-9a-f]{2}")
 _TEMP_FOLDER = ".tmp"
 _TEMP_LIFE = timedelta(days=1)
 _FILE_MODE = 0o640
@@ -206,9 +207,9 @@ class LocalStorage:
             path.unlink(missing_ok=True)
 
     def list_files(self) -> Iterator[ListedFile]:
-        """Give every stored file, by key."""
-        for name in _names(self._root):
-            for below in _names(self._root / name):
+        """Give every stored file, by key; other folders, which may be another's, are not opened."""
+        for name in filter(_SHARD.fullmatch, _names(self._root)):
+            for below in filter(_SHARD.fullmatch, _names(self._root / name)):
                 for file in _names(self._root / name / below):
                     key = f"{name}/{below}/{file}"
                     if KEY.fullmatch(key):

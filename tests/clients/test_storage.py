@@ -387,6 +387,17 @@ def test_says_how_much_room_there_is_before_anything_was_stored(tmp_path):
     assert not (tmp_path / "not").exists()
 
 
+def test_a_folder_of_somebody_else_is_not_opened_and_one_of_ours_must_open(store, root):
+    key = store.put(DATA, mime="image/png")
+    # A link that leads to itself opens for nobody, root neither.
+    for foreign in ("lost+found", "AB", f"{key[:2]}/lost+found"):
+        (root / foreign).symlink_to(root / foreign)
+    assert [file.key for file in store.list_files()] == [key]
+    (root / "00").symlink_to(root / "00")
+    with pytest.raises(RetryableError):
+        list(store.list_files())
+
+
 def test_every_stored_file_is_listed_and_nothing_else(tmp_path):
     store = LocalStorage(tmp_path / "store", min_free_bytes=0)
     assert list(store.list_files()) == []
