@@ -4,6 +4,7 @@ No link is followed, be it the folder, one on the way or a file, and nothing but
 read. Folders are opened one inside the other, so one that is swapped meanwhile leads nowhere.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from genonaut.clients.storage import Storage
 from genonaut.core import embedded_graph, imaging
-from genonaut.core.errors import InvalidInputError, UnreadableImageError
+from genonaut.core.errors import InvalidInputError, RetryableError, UnreadableImageError
 from genonaut.core.text import is_unprinted
 from genonaut.domain.importing import Imported
 from genonaut.worker.rendering import Renderer
@@ -24,6 +25,8 @@ SUFFIXES = frozenset(
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN))
 
 _DEEPEST = 100
 """Folders inside one another; each that is walked is held open."""
@@ -126,7 +129,7 @@ def _walk_inner(outer: int, place: Place) -> Iterator[Found]:
 def take(folder: int, found: Found, storage: Storage, renderer: Renderer) -> Imported | Refused:
     """Read, check, clean and store one file; of one that changes meanwhile, what was read counts.
 
-    Raises: RetryableError: the store does not take it now.
+    Raises: RetryableError: it cannot be read, decoded or stored now.
     """
     if found.error is not None:
         return Refused(found.path, found.error)
@@ -185,4 +188,10 @@ def _shown(name: str) -> str:
 
 
 def _reason(error: OSError) -> str:
+    """Say why something cannot be read.
+
+    Raises: RetryableError: the machine is short of something, and the file or folder may be good.
+    """
+    if error.errno in _SHORT:
+        raise RetryableError(f"The folder cannot be read now: {os.strerror(error.errno)}.")
     return os.strerror(error.errno) if error.errno else type(error).__name__

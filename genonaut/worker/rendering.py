@@ -172,19 +172,26 @@ class Renderer:
 
 
 class _Child:
-    """Talk to one process; after any error it must be killed."""
+    """Talk to one process; after any error it must be killed.
+
+    Raises: RetryableError: it cannot be started.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.asked = 0
         self._limits = limits
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "genonaut.worker.rendering_child", json.dumps(asdict(limits))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",
-            env={"PYTHONPATH": str(ROOT)},  # no secret is within a decoder's reach
-        )
+        command = [sys.executable, "-m", "genonaut.worker.rendering_child"]
+        try:
+            self._process = subprocess.Popen(
+                [*command, json.dumps(asdict(limits))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                cwd="/",
+                env={"PYTHONPATH": str(ROOT)},  # no secret is within a decoder's reach
+            )
+        except OSError as error:  # no room for a process, or for its pipes
+            raise RetryableError("No process that decodes pictures can be started.") from error
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("both are pipes")
         self._in = self._process.stdin.fileno()

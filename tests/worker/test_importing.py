@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from genonaut.core.errors import InvalidInputError
+from genonaut.core.errors import InvalidInputError, RetryableError
 from genonaut.domain.importing import Imported
 from genonaut.worker.importing import Refused, opened, take, walk
 from genonaut.worker.rendering import Renderer
 from tests.core.pictures import encode, picture
+from tests.support.limits import few_descriptors
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,19 @@ def test_hostile_files_are_refused_with_a_reason_and_good_ones_taken(root, stora
     assert isinstance(good_one, Imported)
     assert (good_one.mime, good_one.storage_key) == ("image/png", other.storage_key)
     assert storage.stat(good_one.storage_key).size == good_one.bytes
+
+
+@pytest.mark.parametrize("room", range(4))
+def test_a_machine_short_of_descriptors_refuses_no_good_file(root, storage, room):
+    """Too few to read it, or to start its decoder: it is tried again, not listed."""
+    (root / "good.png").write_bytes(encode(picture(), "PNG"))
+    with opened(root) as folder, Renderer() as renderer:
+        [found] = walk(folder)
+        with few_descriptors(room), pytest.raises(RetryableError):
+            take(folder, found, storage, renderer)
+        assert isinstance(take(folder, found, storage, renderer), Imported)
+    with opened(root) as folder, few_descriptors(0), pytest.raises(RetryableError):
+        list(walk(folder))
 
 
 def test_names_in_any_encoding_are_taken_and_shown_as_one_line(root, storage, renderer):

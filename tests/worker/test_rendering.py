@@ -15,12 +15,14 @@ from genonaut.core.errors import (
     DecoderCrashError,
     ImageTimeoutError,
     ImageTooLargeError,
+    RetryableError,
     UnreadableImageError,
     UnsupportedImageError,
 )
 from genonaut.core.thumbnails import ThumbSpec
 from genonaut.worker.rendering import Limits, Renderer
 from tests.core.pictures import SECRET, decode, encode, exif, picture
+from tests.support.limits import few_descriptors
 
 PICTURE = encode(picture(size=(300, 200)), "PNG")
 SPEC = ThumbSpec(sizes=(64, 32), formats=("webp", "jpeg"), fit="cover")
@@ -133,6 +135,14 @@ def test_one_child_serves_picture_after_picture(renderer):
         renderer.render(PICTURE, SPEC)
     assert children() == first
     assert len(first) == 1
+
+
+@pytest.mark.parametrize("room", range(5))
+def test_where_no_child_can_be_started_the_picture_is_not_to_blame(room):
+    with Renderer() as renderer:
+        with few_descriptors(room), pytest.raises(RetryableError):
+            renderer.clean(PICTURE)
+        assert renderer.clean(PICTURE)[1].width == 300
 
 
 def test_many_threads_share_no_more_children_than_allowed(renderer):
