@@ -95,6 +95,7 @@ def _import(
                     refused.append(outcome)
                 progress.advance(bar)
             with database.transaction() as session:
+                orphans.keep(session, storage, [one.storage_key for one in taken])
                 new = importing.add(session, taken, creator_id, is_private=private)
             counts["imported"] += new
             counts["known"] += len(taken) - new

@@ -2,7 +2,9 @@
 
 A file is stored before its row is committed, and the bytes of one that is about to be removed may
 be stored anew. So removing holds a lock on the hash that storing takes too (:func:`storing`), and
-looks again under it; what was stored a moment ago is young, and left.
+looks again under it; what was stored a moment ago is young, and left. Whoever names an original
+takes the lock as well, and looks whether it is still there (:func:`keep`): another may have stored
+the same bytes later, named them and deleted them.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,7 +18,7 @@ from sqlalchemy import ARRAY, Text, cast, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.clients.storage import Storage
-from genonaut.core.errors import NotFoundError
+from genonaut.core.errors import NotFoundError, RetryableError
 from genonaut.db.models import ContentImage
 from genonaut.db.session import Database
 
@@ -56,6 +58,11 @@ def _number(digest: str) -> int:
     return int.from_bytes(bytes.fromhex(digest[:8]), signed=True)
 
 
+def _lock(session: Session, lock: Callable[..., Any], keys: Collection[str]) -> None:
+    for number in sorted({_number(_digest(key)) for key in keys}):
+        session.execute(select(lock(_CLASS, number)))
+
+
 def _digest(key: str) -> str:
     return PurePosixPath(key).stem
 
@@ -81,6 +88,18 @@ _THUMBNAIL_KEYS: Any = literal_column(
 """As the index has it."""
 
 
+def keep(session: Session, storage: Storage, keys: Collection[str]) -> None:
+    """Keep stored files until the transaction that names them ends; who would remove one waits.
+
+    Call it before any row is written: nobody else should wait for the store.
+
+    Raises: RetryableError: one has been removed, so store it again, or the store does not answer.
+    """
+    _lock(session, func.pg_advisory_xact_lock_shared, keys)
+    if not all(storage.exists(key) for key in keys):
+        raise RetryableError("a file was removed before its picture was written down; try again")
+
+
 def remove(
     session: Session, storage: Storage, keys: Sequence[str], *, not_after: datetime
 ) -> list[str]:
@@ -91,8 +110,7 @@ def remove(
     Returns: the keys of those removed.
     Raises: RetryableError: the store does not answer.
     """
-    for number in sorted({_number(_digest(key)) for key in keys}):
-        session.execute(select(func.pg_advisory_xact_lock(_CLASS, number)))
+    _lock(session, func.pg_advisory_xact_lock, keys)
     removed = []
     for key in sorted(set(keys) - named(session, keys)):
         try:

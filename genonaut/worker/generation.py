@@ -283,10 +283,10 @@ class _Attempt:
             message = f"the workflow made {len(images)} pictures; at most {MAX_IMAGES} are kept"
             raise WorkflowRejectedError(message, code="too_many_pictures")
         self._show.phase("collecting", now=True, images=len(images))
-        settings = self._services.settings
+        settings, storage = self._settings, self._services.storage
         stored = pictures.collect(
             client,
-            self._services.storage,
+            storage,
             self._services.renderer,
             images,
             spec=thumbnails.standard(settings.thumbnail_sizes, settings.thumbnail_formats),
@@ -295,7 +295,9 @@ class _Attempt:
         details = {"prompt_id": prompt.prompt_id}
         try:
             return self._row.write(
-                lambda session, held: attempts.complete(session, held, stored, details=details)
+                lambda session, held: attempts.complete(
+                    session, held, pictures.kept(session, storage, stored), details=details
+                )
             )
         except LeaseLostError:
             raise

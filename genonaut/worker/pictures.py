@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import structlog
+from sqlalchemy.orm import Session
 
 from genonaut.clients.comfyui import ComfyClient
 from genonaut.clients.storage import Storage
@@ -10,7 +11,7 @@ from genonaut.core import imaging
 from genonaut.core.errors import ImageTooLargeError, RetryableError, UnreadableImageError
 from genonaut.core.thumbnails import ThumbSpec
 from genonaut.core.workflow import OutputImage
-from genonaut.domain import thumbnails
+from genonaut.domain import orphans, thumbnails
 from genonaut.domain.attempts import StoredImage
 from genonaut.worker.outcomes import StorageWaitError
 from genonaut.worker.rendering import Renderer
@@ -60,6 +61,18 @@ def collect(
             )
         )
     return stored
+
+
+def kept(session: Session, storage: Storage, images: list[StoredImage]) -> list[StoredImage]:
+    """Give collected pictures, their files kept until the transaction that names them ends.
+
+    Raises: StorageWaitError: one has been removed meanwhile; collect it again.
+    """
+    try:
+        orphans.keep(session, storage, [image.storage_key for image in images])
+    except RetryableError as error:
+        raise StorageWaitError(str(error)) from error
+    return images
 
 
 def _put(storage: Storage, data: bytes, mime: str) -> str:

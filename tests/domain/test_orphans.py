@@ -2,15 +2,16 @@
 
 import threading
 from datetime import timedelta
+from pathlib import PurePosixPath
 
 import pytest
 from sqlalchemy import text
 
 from genonaut.clients.storage import LocalStorage
 from genonaut.core.clock import utcnow
-from genonaut.core.errors import NotFoundError
-from genonaut.db.models import ContentImage
-from genonaut.domain.orphans import last_named, named, next_named, remove, storing, want_again
+from genonaut.core.errors import NotFoundError, RetryableError
+from genonaut.db.models import ContentImage, ContentItem
+from genonaut.domain.orphans import keep, last_named, named, next_named, remove, storing, want_again
 
 SOON = timedelta(minutes=1)
 
@@ -77,6 +78,42 @@ def test_storing_and_removing_exclude_each_other(committed_database, settings):
         assert not stored.wait(0.2), "the put waits until the removal is over"
     thread.join(5)
     assert guarded.read(key) == data
+
+
+def test_who_names_a_file_keeps_it_from_who_removes_it(committed_database, make_user, storage):
+    """A row is never committed with an original that goes at that moment, or has gone before."""
+    key, creator = storage.put(b"the same bytes", mime="image/png"), make_user().id
+    removed = []
+
+    def go():
+        with committed_database.transaction() as session:
+            removed.extend(remove(session, storage, [key], not_after=utcnow() + SOON))
+        removed.append("done")
+
+    def name(session):
+        keep(session, storage, [key])
+        item = ContentItem(title="x", prompt="x", creator_id=creator)
+        image = {"storage_key": key, "sha256": PurePosixPath(key).stem, "mime": "image/png"}
+        session.add(item)
+        session.flush()
+        session.add(
+            ContentImage(content_id=item.id, position=0, width=1, height=1, bytes=1, **image)
+        )
+
+    thread = threading.Thread(target=go)
+    with committed_database.transaction() as session:
+        name(session)
+        thread.start()
+        thread.join(0.2)
+        assert removed == [], "the removal waits until the row is committed"
+    thread.join(5)
+    assert (removed, storage.exists(key)) == (["done"], True)
+    storage.delete(key)
+    with (
+        pytest.raises(RetryableError, match="try again"),
+        committed_database.transaction() as session,
+    ):
+        name(session)
 
 
 def test_two_may_store_the_same_bytes_at_once(committed_database):

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from itertools import count
@@ -26,6 +27,7 @@ from genonaut.domain import generation as jobs
 from genonaut.domain.generation import NewJob
 from genonaut.worker import generation
 from genonaut.worker.services import Services
+from tests.support.racing import Racing
 from tests.support.simulator import (
     RunningSimulator,
     free_port,
@@ -304,6 +306,24 @@ def test_pictures_wait_at_comfyui_for_room_and_are_not_drawn_again(
     wait_until(lambda: generation.run(services, job.id, worker="w2"))
     assert reload(job).status == "completed"
     [prompt_id] = set(prompts_of(sim, job, services.database))
+    assert sim.log()[prompt_id]["runs"] == 1
+
+
+def test_a_picture_whose_file_another_deleted_meanwhile_is_stored_again(
+    services, quick_job, reload, sim, committed_database
+) -> None:
+    job = quick_job()
+    store = Racing(services.storage, services.database)
+    racing = replace(services, storage=store)
+    assert generation.run(racing, job.id, worker="w") == []
+    waiting = reload(job)
+    assert (waiting.status, waiting.progress["phase"]) == ("pending", "waiting_for_storage")
+    assert waiting.attempt == 0
+    wait_until(lambda: generation.run(racing, job.id, worker="w"))
+    with committed_database.transaction() as session:
+        assert session.scalars(select(ContentImage.storage_key)).all() == store.removed
+    assert all(map(services.storage.exists, store.removed))
+    [prompt_id] = set(prompts_of(sim, job, committed_database))
     assert sim.log()[prompt_id]["runs"] == 1
 
 

@@ -6,7 +6,7 @@ from itertools import islice
 from pydantic import BaseModel, Field
 
 from genonaut.core.errors import InvalidInputError
-from genonaut.domain import importing, stats, users
+from genonaut.domain import importing, orphans, stats, users
 from genonaut.domain.importing import Imported
 from genonaut.domain.run_attempts import MAX_REF
 from genonaut.worker import importing as folders
@@ -102,6 +102,7 @@ def import_folder(ctx: TaskContext, params: ImportParams) -> ImportResult:
             pictures = [one for one in outcomes if isinstance(one, Imported)]
             refused = [one for one in outcomes if isinstance(one, Refused)]
             with ctx.transaction() as session:
+                orphans.keep(session, ctx.storage, [one.storage_key for one in pictures])
                 new = importing.add(session, pictures, creator_id, is_private=params.private)
                 ctx.fail_items(
                     session, [Failure(one.path[-MAX_REF:], one.error) for one in refused]

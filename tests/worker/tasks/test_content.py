@@ -4,13 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from genonaut.domain import run_history
-from genonaut.worker import drain
+from genonaut.db.models import ContentImage
+from genonaut.domain import run_history, runs
+from genonaut.worker import drain, run
 from genonaut.worker.tasks import content as module
 from genonaut.worker.tasks.content import ImportResult, Result, import_folder, refresh_stats
 from genonaut.worker.tasks.thumbnails import backfill
 from tests.core.pictures import encode, picture
+from tests.support.racing import Racing
+from tests.support.simulator import wait_until
 from tests.worker.conftest import work_on
 
 
@@ -56,6 +60,23 @@ def test_a_folder_is_taken_in_once_and_gets_thumbnails(run_task, root, make_user
     assert again == ImportResult(files=6, known=6)
     made, _ = run_task(backfill)
     assert made.made == 5
+
+
+def test_a_file_that_another_deletes_meanwhile_is_taken_in_again(
+    committed_database, start_run, root, make_user, task_services
+):
+    make_user("ada")
+    fill(root, 3)
+    store = Racing(task_services.storage, committed_database)
+    object.__setattr__(task_services, "storage", store)
+    row = start_run(import_folder, folder=".", creator="ada")
+    assert (row.status, row.progress["phase"]) == ("pending", "waiting_to_retry")
+    wait_until(lambda: run.run(task_services, import_folder, row.id, worker="worker-1"))
+    with committed_database.transaction() as session:
+        assert runs.one(session, row.id).result["imported"] == 3
+        named = session.scalars(select(ContentImage.storage_key)).all()
+    assert set(store.removed) < set(named)
+    assert all(map(store.exists, named))
 
 
 def test_what_is_no_picture_is_listed(start_run, root, make_user, database):
