@@ -148,6 +148,13 @@ def next_named(session: Session, *, after: int, limit: int) -> list[Named]:
     ]
 
 
+def still_there(session: Session, rows: Sequence[Named]) -> list[Named]:
+    """Leave out the rows that are gone; an item's deletion removes them before their files."""
+    ids = [row.image_id for row in rows]
+    left = set(session.scalars(select(ContentImage.id).where(ContentImage.id.in_(ids))))
+    return [row for row in rows if row.image_id in left]
+
+
 def last_named(session: Session) -> int:
     """Give the highest id of a row that names files; 0 when there is none."""
     return session.scalar(select(func.max(ContentImage.id))) or 0

@@ -285,13 +285,13 @@ def _read(storage: Storage, key: str) -> bytes:
         raise UnreadableImageError(f"The file cannot be read. {error}") from error
 
 
-def record(session: Session, scope: Scope, outcomes: Sequence[Outcome]) -> int:
-    """Write down what became of pictures, their files stored already; count those still there.
+def record(session: Session, scope: Scope, outcomes: Sequence[Outcome]) -> set[int]:
+    """Write down what became of pictures, their files stored already; give the ids of those left.
 
     A picture that could not be done keeps the thumbnails it had.
     """
     if not outcomes:
-        return 0
+        return set()
     rows = [
         {
             "id": o.source.id,
@@ -319,11 +319,11 @@ def record(session: Session, scope: Scope, outcomes: Sequence[Outcome]) -> int:
     }
     if not scope.is_extra:
         values["thumb_spec"] = case((is_made, scope.spec.hash), else_=ContentImage.thumb_spec)
-    found = session.execute(
+    left = session.scalars(
         update(ContentImage)
         .where(ContentImage.id == new.c.id)
         .values(**values)
         .returning(ContentImage.id)
         .execution_options(synchronize_session=False)
     )
-    return len(found.all())
+    return set(left)

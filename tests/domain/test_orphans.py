@@ -11,7 +11,16 @@ from genonaut.clients.storage import LocalStorage
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import NotFoundError, RetryableError
 from genonaut.db.models import ContentImage, ContentItem
-from genonaut.domain.orphans import keep, last_named, named, next_named, remove, storing, want_again
+from genonaut.domain.orphans import (
+    keep,
+    last_named,
+    named,
+    next_named,
+    remove,
+    still_there,
+    storing,
+    want_again,
+)
 
 SOON = timedelta(minutes=1)
 
@@ -131,6 +140,16 @@ def test_rows_are_looked_at_in_pages(session, make_image):
     assert (page[0].original, page[0].thumbnails) == (images[0].storage_key, ("k",))
     assert next_named(session, after=images[2].id, limit=2) == []
     assert last_named(session) == images[2].id
+
+
+def test_rows_that_went_meanwhile_are_left_out(database, make_image):
+    images = [make_image() for _ in range(2)]
+    with database.transaction() as session:
+        rows = next_named(session, after=0, limit=9)
+        session.delete(session.get_one(ContentItem, images[0].content_id))
+        session.flush()
+        assert still_there(session, rows) == rows[1:]
+        assert still_there(session, []) == []
 
 
 def test_lost_thumbnails_are_missing_again(database, make_image, reload):

@@ -145,15 +145,16 @@ def _look_at_rows(ctx: TaskContext, at: Swept) -> Swept:
     while page := _next_page(ctx, at, last):
         lost = [row for row in page if not ctx.storage.exists(row.original)]
         again = [row.image_id for row in page if row not in lost and _lacks_one(ctx, row)]
-        at = at.model_copy(
-            update={
-                "after": page[-1].image_id,
-                "rows": at.rows + len(page),
-                "lost": at.lost + len(lost),
-                "queued_again": at.queued_again + len(again),
-            }
-        )
         with ctx.transaction() as session:
+            lost = orphans.still_there(session, lost)
+            at = at.model_copy(
+                update={
+                    "after": page[-1].image_id,
+                    "rows": at.rows + len(page),
+                    "lost": at.lost + len(lost),
+                    "queued_again": at.queued_again + len(again),
+                }
+            )
             ctx.fail_items(session, [Failure(row.ref, "its file is gone") for row in lost])
             if not ctx.dry_run:
                 orphans.want_again(session, again)

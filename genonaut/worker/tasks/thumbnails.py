@@ -196,10 +196,9 @@ def backfill(ctx: TaskContext, params: Params) -> Result:
                 outcomes.append(outcome)
                 done += 1
                 check()
-            at = at.past(batch, outcomes, pace.lap_s())
             with ctx.transaction() as session:
-                thumbnails.record(session, scope, outcomes)
-                ctx.fail_items(session, _failures(outcomes))
+                outcomes = _recorded(ctx, session, scope, outcomes)
+                at = at.past(batch, outcomes, pace.lap_s())
                 ctx.checkpoint(session, at)
             if pace.turn_is_over:
                 ctx.pause("others have their turn", for_s=0)
@@ -231,9 +230,7 @@ def make_one(ctx: TaskContext, params: OneParams) -> Result:
             batch = thumbnails.next_batch(session, scope, after=0, limit=1)
         made = [thumbnails.make(one, scope.spec, ctx.storage, ctx.renderer.render) for one in batch]
         with ctx.transaction() as session:
-            thumbnails.record(session, scope, made)
-            ctx.fail_items(session, _failures(made))
-        outcomes += made
+            outcomes += _recorded(ctx, session, scope, made)
     failed = len(_failures(outcomes))
     return Result(
         images=len(outcomes),
@@ -241,6 +238,16 @@ def make_one(ctx: TaskContext, params: OneParams) -> Result:
         failed=failed,
         made_bytes=sum(outcome.bytes for outcome in outcomes),
     )
+
+
+def _recorded(
+    ctx: TaskContext, session: Session, scope: Scope, outcomes: list[Outcome]
+) -> list[Outcome]:
+    """Write down what became of pictures; leave out what failed as it was deleted meanwhile."""
+    left = thumbnails.record(session, scope, outcomes)
+    outcomes = [o for o in outcomes if o.error is None or o.source.id in left]
+    ctx.fail_items(session, _failures(outcomes))
+    return outcomes
 
 
 def _failures(outcomes: list[Outcome]) -> list[Failure]:

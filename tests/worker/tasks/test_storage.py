@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from genonaut.db.models import ContentImage
-from genonaut.domain import run_history, runs
+from genonaut.db.models import ContentImage, ContentItem
+from genonaut.domain import content, run_history, runs
 from genonaut.worker.tasks import storage as module
 from genonaut.worker.tasks.storage import Result, sweep_orphans
 from genonaut.worker.tasks.thumbnails import backfill
@@ -77,6 +77,29 @@ def test_rows_without_files_are_listed_and_lost_thumbnails_made_anew(
     assert result.made == 1
     assert storage.exists(reload(images[1]).thumbnails["256"]["key"])
     assert run_task(sweep_orphans, look_at_rows=False)[0].rows == 0
+
+
+def test_rows_deleted_while_they_are_looked_at_are_not_listed(
+    start_run, make_image, storage, database, monkeypatch
+):
+    lost, gone = make_image(), make_image()
+    storage.delete(lost.storage_key)
+    next_named = module.orphans.next_named
+
+    def read_and_delete(session, **bounds):
+        page = next_named(session, **bounds)
+        if page:
+            creator_id = session.get_one(ContentItem, gone.content_id).creator_id
+            for unused in content.delete_own(session, creator_id, gone.content_id):
+                storage.delete(unused.storage_key)
+        return page
+
+    monkeypatch.setattr(module.orphans, "next_named", read_and_delete)
+    row = start_run(sweep_orphans)
+    assert (row.result["rows"], row.result["lost"], row.failed_items) == (2, 1, 1)
+    with database.transaction() as session:
+        [failure] = run_history.failures(session, row.id)
+    assert failure.ref == f"content/{lost.content_id}/images/0"
 
 
 def test_thumbnails_lost_after_a_try_that_failed_are_made_anew_too(

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 
 from genonaut.core.errors import ConflictError, InvalidInputError, StorageFullError
 from genonaut.db.models import ContentImage, ContentItem, TaskRun
-from genonaut.domain import run_attempts, run_history, runs
+from genonaut.domain import content, run_attempts, run_history, runs
 from genonaut.domain.thumbnails import Only, standard
 from genonaut.worker import run
 from genonaut.worker.sharing import _Shared
@@ -266,6 +266,40 @@ def test_f40_pictures_that_come_and_go_meanwhile_do_not_disturb(
     result, progress = run_task(backfill, batch_size=2)
     assert counts(result) == (4, 3, 0)
     assert progress == [(1, 4), (2, 4), (3, 4)]
+
+
+@pytest.fixture
+def delete_early(storage, monkeypatch):
+    """Have an item deleted whole, as the API does, when the batch with its picture was read."""
+    next_batch = module.thumbnails.next_batch
+
+    def choose(image):
+        def read_and_delete(session, *args, **bounds):
+            batch = next_batch(session, *args, **bounds)
+            if image.id in [source.id for source in batch]:
+                creator_id = _creator(session, image)
+                for unused in content.delete_own(session, creator_id, image.content_id):
+                    storage.delete(unused.storage_key)
+            return batch
+
+        monkeypatch.setattr(module.thumbnails, "next_batch", read_and_delete)
+
+    return choose
+
+
+def test_pictures_deleted_before_their_turn_are_no_failures(
+    start_run, make_image, delete_early, database
+):
+    _, bad, gone = make_image(), make_image(data=b"rubbish"), make_image()
+    delete_early(gone)
+    row = start_run(backfill)
+    assert (row.result["made"], row.result["failed"], row.failed_items) == (1, 1, 1)
+    with database.transaction() as session:
+        [failure] = run_history.failures(session, row.id)
+    assert failure.ref == f"content/{bad.content_id}/images/0"
+    delete_early(one := make_image())
+    row = start_run(make_one, image_id=one.id)
+    assert (row.result["images"], row.result["failed"], row.failed_items) == (0, 0, 0)
 
 
 def _creator(session, image):
