@@ -1,5 +1,6 @@
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -143,6 +144,21 @@ def test_where_no_child_can_be_started_the_picture_is_not_to_blame(room):
         with few_descriptors(room), pytest.raises(RetryableError):
             renderer.clean(PICTURE)
         assert renderer.clean(PICTURE)[1].width == 300
+
+
+def test_where_no_more_processes_are_allowed_the_picture_is_not_to_blame_either(renderer):
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        if os.geteuid() == 0:  # whom this does not bind
+            os.setuid(65534)
+        with contextlib.suppress(BaseException):
+            try:
+                renderer.render(PICTURE, SPEC)
+            except RetryableError as error:
+                os._exit(0 if isinstance(error.__cause__, BlockingIOError) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_many_threads_share_no_more_children_than_allowed(renderer):
