@@ -19,6 +19,16 @@ def client_for(settings: Settings, url: str, *, read_timeout_s: float | None = N
     )
 
 
+def answers(settings: Settings, url: str) -> bool:
+    """Whether one server answers now."""
+    try:
+        with client_for(settings, url, read_timeout_s=PROBE_TIMEOUT_S) as client:
+            client.ping()
+    except BackendUnavailableError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Load:
     url: str

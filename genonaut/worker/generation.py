@@ -36,7 +36,7 @@ from genonaut.db.models import ContentImage, GenerationJob
 from genonaut.domain import abandoned, attempts, graphs, thumbnails
 from genonaut.domain.attempts import Claim
 from genonaut.worker import pictures
-from genonaut.worker.backends import client_for, least_busy
+from genonaut.worker.backends import answers, client_for, least_busy
 from genonaut.worker.held import DATABASE_AWAY, HeldJob, claim_patiently
 from genonaut.worker.lease import LeaseKeeper
 from genonaut.worker.outcomes import (
@@ -141,6 +141,7 @@ class _Attempt:
             InvalidInputError,
         ) as error:
             self._end(attempts.fail, code=error.code, message=str(error))
+            self._stop_prompt()  # a part of what was refused may be queued all the same
         except (RetryableError, ExecutionFailedError, UnreadableImageError) as error:
             self._try_again(error)
         except SQLAlchemyError:
@@ -148,6 +149,7 @@ class _Attempt:
         except Exception:
             # A bug: say so in the row at once, instead of leaving it to look like a lost worker.
             self._try_again(GenonautError("Genonaut itself failed; its logs say why"))
+            self._stop_prompt()
             raise
         return []
 
@@ -160,12 +162,17 @@ class _Attempt:
             return self._finish(client, entry)
 
     def _choose_backend(self) -> str:
-        """Stay with the server that has the job's prompt; leave it when it stays away."""
+        """Stay with the server that has the job's prompt; leave it when it stays away.
+
+        What waits for room to store, or for a server that is back by now, is not drawn twice.
+        """
         job = self._job
         if job.comfyui_prompt_id is None or job.backend is None:
             return least_busy(self._settings)
-        known = job.backend in self._settings.comfyui_urls
-        if not known or (self._waited_s() > ELSEWHERE_AFTER_S and not job.collect_only):
+        may_leave = self._waited_s() > ELSEWHERE_AFTER_S and not job.collect_only
+        if job.backend not in self._settings.comfyui_urls or (
+            may_leave and not answers(self._settings, job.backend)
+        ):
             return least_busy(self._settings)
         return job.backend
 

@@ -92,6 +92,8 @@ def _fetch(
             return renderer.clean(raw)
         except ImageTooLargeError:
             raise
+        except RetryableError as error:  # the picture is good, and waits at ComfyUI
+            raise StorageWaitError(str(error)) from error
         except UnreadableImageError:
             if attempt == _DOWNLOADS:
                 raise

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 from PIL import Image
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
 from genonaut.api.config import Settings
 from genonaut.core.events import Event
@@ -89,6 +89,23 @@ def quick_job(make_job: Callable[..., GenerationJob]) -> Callable[..., Generatio
         sampler = {"steps": 3, "seed": next(_SEEDS)}
         values: dict[str, Any] = {"width": 64, "height": 64, "sampler_params": sampler, **fields}
         return make_job(request=NewJob(prompt, **values), max_attempts=max_attempts)
+
+    return make
+
+
+@pytest.fixture
+def wait_for_long(committed_database: Database) -> Callable[[GenerationJob], None]:
+    """Make a job look as if it had waited for half a minute and more, and be due."""
+
+    def make(job: GenerationJob) -> None:
+        with committed_database.transaction() as session:
+            session.execute(
+                text(
+                    "UPDATE generation_jobs SET available_at = now(),"
+                    " waiting_since = now() - interval '31 seconds' WHERE id = :id"
+                ),
+                {"id": job.id},
+            )
 
     return make
 
@@ -309,6 +326,56 @@ def test_pictures_wait_at_comfyui_for_room_and_are_not_drawn_again(
     assert sim.log()[prompt_id]["runs"] == 1
 
 
+def test_pictures_that_wait_for_room_for_long_are_not_drawn_on_another_server(
+    make_services, quick_job, reload, sim, wait_for_long
+) -> None:
+    job = quick_job()
+    with running_simulator() as other:
+        both = {"comfyui_url": f"{sim.url},{other.url}"}
+        full = make_services(storage_min_free_mb=10**9, **both)
+        for _ in range(5):  # of two idle servers one would be chosen by chance
+            generation.run(full, job.id, worker="w1")
+            assert reload(job).progress["phase"] == "waiting_for_storage"
+            wait_for_long(job)
+        services = make_services(**both)
+        assert generation.run(services, job.id, worker="w2")
+        runs = [
+            server.log()[prompt_id]["runs"]
+            for server in (sim, other)
+            for prompt_id in set(prompts_of(server, job, services.database))
+        ]
+    assert runs == [1]
+
+
+def test_a_server_that_stays_away_is_left_for_another(
+    make_services, quick_job, reload, sim, wait_for_long
+) -> None:
+    job = quick_job()
+    with running_simulator() as own:
+        full = make_services(storage_min_free_mb=10**9, comfyui_url=own.url)
+        generation.run(full, job.id, worker="w1")
+        assert reload(job).backend == own.url
+        own.stop()
+        wait_for_long(job)
+        services = make_services(comfyui_url=f"{own.url},{sim.url}")
+        assert generation.run(services, job.id, worker="w2")
+    assert reload(job).backend == sim.url
+
+
+def test_a_decoder_that_cannot_start_costs_no_drawing(
+    services, quick_job, reload, sim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = quick_job()
+    with monkeypatch.context() as patch:
+        patch.setattr("genonaut.worker.rendering.sys.executable", "/nowhere/python")
+        generation.run(services, job.id, worker="w1")
+    waiting = reload(job)
+    assert (waiting.status, waiting.attempt) == ("pending", 0)
+    wait_until(lambda: generation.run(services, job.id, worker="w2"))
+    [prompt_id] = set(prompts_of(sim, job, services.database))
+    assert sim.log()[prompt_id]["runs"] == 1
+
+
 def test_a_picture_whose_file_another_deleted_meanwhile_is_stored_again(
     services, quick_job, reload, sim, committed_database
 ) -> None:
@@ -421,6 +488,29 @@ def test_a_bug_is_told_in_the_row_and_raised(
     ended = reload(job)
     assert (ended.status, ended.error_code) == ("failed", "internal_error")
     assert "secret" not in ended.error_message
+
+
+def test_a_bug_while_it_draws_leaves_no_prompt_behind(
+    services, quick_job, reload, sim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def running() -> list[object]:
+        found: list[object] = sim.http.get("/queue").json()["queue_running"]
+        return found
+
+    def broken(*_: object) -> None:
+        wait_until(running)
+        raise ZeroDivisionError
+
+    sim.faults(step_delay_s=0.5)
+    monkeypatch.setattr(generation.PromptWatch, "wait", broken)
+    job = quick_job(sampler_params={"steps": 20, "seed": next(_SEEDS)}, max_attempts=1)
+    with pytest.raises(ZeroDivisionError):
+        generation.run(services, job.id, worker="w1")
+    wait_until(lambda: not running())
+    [prompt_id] = prompts_of(sim, job, services.database)
+    assert (
+        sim.http.get(f"/history/{prompt_id}").json()[prompt_id]["status"]["status_str"] == "error"
+    )
 
 
 def test_says_that_it_draws_when_the_socket_says_nothing(services, quick_job, reload, sim) -> None:
