@@ -9,7 +9,7 @@ is written down too (``domain/abandoned.py``), and what must be asked of it the 
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, func, select, text, update
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError
@@ -22,6 +22,13 @@ from genonaut.domain.generation import JOBS, close_cancelled, tell_owner
 from genonaut.domain.lifecycle import Status
 from genonaut.domain.repairs import Conditions, Limits, Rule, Verdict
 from genonaut.domain.run_reaping import RUN_RULES
+
+
+def clock(connection: Connection | Session) -> float:
+    """Give the database's time, by which leases are judged, in seconds since 1970."""
+    return float(
+        connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+    )
 
 
 def postgres_is_settling(session: Session, *, grace_s: float) -> bool:

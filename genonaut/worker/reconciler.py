@@ -5,7 +5,7 @@ across all workers (an advisory lock); what must be told to ComfyUI is told afte
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,12 +14,13 @@ from genonaut.api.config import Settings
 from genonaut.clients.comfyui import CancelOutcome
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database
-from genonaut.domain import abandoned
+from genonaut.domain import abandoned, reaping
 from genonaut.domain.abandoned import Abandoned
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
+from genonaut.worker.contact import Memory
 from genonaut.worker.dispatch import Broker
 from genonaut.worker.forks import gate
-from genonaut.worker.repair import Repairs, try_lock
+from genonaut.worker.repair import Repairs, contact_of, try_lock
 
 log = structlog.get_logger(__name__)
 
@@ -27,17 +28,21 @@ REMOVED_AT_ONCE = 10
 
 
 class Reconciler:
-    """Make passes of :class:`genonaut.worker.repair.Repairs`, and tell ComfyUI what to drop."""
+    """Make passes of :class:`genonaut.worker.repair.Repairs`, and tell ComfyUI what to drop.
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    In ``memory`` it notes its contact with PostgreSQL for other processes to read.
+    """
+
+    def __init__(
+        self, database: Database, settings: Settings, *, memory: Memory | None = None
+    ) -> None:
         self._database = database
         self._settings = settings
         self._broker = Broker(settings, timeout_s=2.0)
         self._repairs = Repairs(database.transaction, settings, self._broker)
         self._remover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompt-remover")
-        self._contact = Contact(
-            lost_after_s=settings.lease_s / 2, grace_s=settings.postgres_grace_s
-        )
+        self._removing: list[Future[None]] = []
+        self._contact = contact_of(settings, memory)
 
     def close(self) -> None:
         """Close the connections."""
@@ -51,7 +56,7 @@ class Reconciler:
         """
         with self._database.engine.begin() as lock:
             is_ours = try_lock(lock)
-            outage = self._contact.is_settling(time.monotonic())
+            outage = self._contact.note(time.monotonic(), reaping.clock(lock))
             if not is_ours:
                 return
             done = self._repairs.make(lock, outage=outage)
@@ -60,10 +65,11 @@ class Reconciler:
         self._contact.had(time.monotonic())
 
     def _remove_prompts(self) -> None:
+        if not all(removal.done() for removal in self._removing):
+            return  # a server hangs; what is due then is still due later
         with self._database.transaction() as session:
             due = abandoned.take_due(session, limit=REMOVED_AT_ONCE)
-        for prompt in due:
-            self._remover.submit(self._remove, prompt)
+        self._removing = [self._remover.submit(self._remove, prompt) for prompt in due]
 
     def _remove(self, prompt: Abandoned) -> None:
         """Tell ComfyUI; what cannot be told now comes due again."""
@@ -81,28 +87,3 @@ class Reconciler:
         settings = self._settings
         with client_for(settings, prompt.backend, read_timeout_s=PROBE_TIMEOUT_S) as client:
             return client.cancel(prompt.prompt_id)
-
-
-class Contact:
-    """Notice that PostgreSQL could not be reached for a while: other holders could not either.
-
-    A server that was frozen or cut off has not restarted, so it does not tell; times in seconds of
-    one clock.
-    """
-
-    def __init__(self, *, lost_after_s: float, grace_s: float) -> None:
-        self._lost_after_s = lost_after_s
-        self._grace_s = grace_s
-        self._last_at: float | None = None
-        self._settled_at = float("-inf")
-
-    def had(self, now: float) -> None:
-        """Note that PostgreSQL answers."""
-        self._last_at = now
-
-    def is_settling(self, now: float) -> bool:
-        """Note that it answers, and say whether holders may not have renewed their leases yet."""
-        if self._last_at is not None and now - self._last_at > self._lost_after_s:
-            self._settled_at = now + self._grace_s
-        self._last_at = now
-        return now < self._settled_at

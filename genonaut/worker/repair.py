@@ -20,6 +20,7 @@ from genonaut.domain import abandoned, heartbeats, reaping, repairs, schedule_al
 from genonaut.domain.delivery import Message, missing
 from genonaut.domain.repairs import Limits, Stale
 from genonaut.worker import discovery, hygiene
+from genonaut.worker.contact import Contact, Memory
 from genonaut.worker.dispatch import (
     OUTBOXES,
     Begin,
@@ -74,6 +75,13 @@ def limits_of(settings: Settings) -> Limits:
         },
         unknown_after_s=UNKNOWN_AFTER_S,
         retry_backoff_s=settings.job_retry_backoff_s,
+    )
+
+
+def contact_of(settings: Settings, memory: Memory | None) -> Contact:
+    """Say from when on a silence of PostgreSQL, or a jump of its clock, counts."""
+    return Contact(
+        lost_after_s=settings.lease_s / 2, grace_s=settings.postgres_grace_s, memory=memory
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -15,6 +16,7 @@ from genonaut.core.clock import utcnow
 from genonaut.core.log import configure_logging
 from genonaut.domain import heartbeats
 from genonaut.worker import drain
+from genonaut.worker.contact import SHARED
 from genonaut.worker.forks import gate
 from genonaut.worker.queue_app import celery
 from genonaut.worker.reconciler import Reconciler
@@ -79,27 +81,26 @@ class Housekeeping(bootsteps.StartStopStep):
     def _run(self, worker: Any) -> None:
         services = get_services()
         settings = services.settings
-        reconciler = Reconciler(services.database, settings)
+        reconciler = Reconciler(services.database, settings, memory=SHARED)
         started_at = utcnow()
         info = {
             "pid": os.getpid(),
             "queues": sorted(worker.app.amqp.queues.consume_from),
             "concurrency": worker.concurrency,
         }
-        beat_after_s = 0.0
+        beaten_at = float("-inf")
         while True:
             with gate.closed():
                 try:
-                    if beat_after_s <= 0:
+                    if time.monotonic() - beaten_at >= settings.heartbeat_interval_s:
                         _beat(services, worker.hostname, started_at, info)
-                        beat_after_s = settings.heartbeat_interval_s
+                        beaten_at = time.monotonic()
                     reconciler.run_once()
                 except SQLAlchemyError as error:
                     log.warning("database_away", reason=str(error)[:200])
                 except Exception:
                     # The last line of defence must not die of a bug in one rule.
                     log.exception("reconcile_failed")
-            beat_after_s -= settings.reconcile_interval_s
             if self._stopping.wait(settings.reconcile_interval_s):
                 reconciler.close()
                 return

@@ -1,20 +1,24 @@
 """The reconciler: a backlog is never sent twice, what was lost is sent once, one pass at a time."""
 
 import json
+import socket
+import time
 from collections import Counter
 from itertools import count
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import event, func, select, text
 
 from genonaut.db.models import GenerationJob
-from genonaut.domain import attempts, generation
+from genonaut.domain import abandoned, attempts, generation, reaping
 from genonaut.domain.delivery import missing
 from genonaut.local import processes
+from genonaut.worker.contact import fresh
 from genonaut.worker.dispatch import OUTBOXES, Broker
 from genonaut.worker.queue_app import GENERATION
-from genonaut.worker.reconciler import Contact, Reconciler
-from genonaut.worker.repair import LOCK_ID, Repairs
+from genonaut.worker.reconciler import Reconciler
+from genonaut.worker.repair import LOCK_ID, Repairs, contact_of
 
 pytestmark = pytest.mark.usefixtures("celery_app")
 
@@ -230,19 +234,51 @@ def test_a_message_that_was_lost_is_found_by_a_pass(
     assert queued() == 1
 
 
-@pytest.mark.parametrize(
-    ("seen_at", "settling"),
-    [
-        ([0, 5, 10, 15], False),
-        ([0, 5, 21], True),
-        ([0, 5, 21, 25, 50], True),
-        ([0, 5, 21, 25, 30, 35, 40, 45, 51], False),
-        ([100], False),  # it has just started: who held rows before may be long gone
-    ],
-)
-def test_a_gap_in_the_contact_with_postgres_is_an_outage_also_for_the_others(seen_at, settling):
-    contact = Contact(lost_after_s=15, grace_s=30)
-    assert [contact.is_settling(now) for now in seen_at][-1] == settling
+def test_nothing_is_taken_from_holders_when_the_databases_clock_has_jumped(
+    committed_database, make_settings, make_claim, reload
+):
+    """As after the sleep of a laptop: every lease looks lost at once."""
+    held = make_claim(lease_s=-60)
+    memory = fresh()
+    settings = make_settings(lease_renew_s=1, postgres_grace_s=1)  # PostgreSQL is older
+    now = time.monotonic()
+    contact_of(settings, memory).note(now, reaping_clock(committed_database) - 600)
+    reconciler = Reconciler(committed_database, settings, memory=memory)
+    reconciler.run_once()
+    assert reload(held).status == "running"
+
+    def is_taken() -> bool:
+        reconciler.run_once()
+        return reload(held).status == "pending"
+
+    assert processes.wait_until(is_taken, 10)
+    reconciler.close()
+
+
+def reaping_clock(database):
+    with database.transaction() as session:
+        return reaping.clock(session)
+
+
+def test_prompts_are_taken_up_again_only_when_those_before_are_done(
+    committed_database, make_settings, database
+):
+    """A server that hangs is not asked the same again and again, before all others."""
+    hanging = socket.create_server(("127.0.0.1", 0), backlog=64)
+    url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+    reconciler = Reconciler(committed_database, make_settings(postgres_grace_s=0))
+    with committed_database.transaction() as session:
+        for _ in range(3):
+            abandoned.abandon(session, url, str(uuid4()))
+    reconciler.run_once()
+    first = list(reconciler._removing)
+    with committed_database.transaction() as session:
+        session.execute(text("UPDATE abandoned_prompts SET next_try_at = now()"))
+    reconciler.run_once()
+    assert reconciler._removing == first
+    assert len(first) == 3
+    reconciler.close()
+    hanging.close()
 
 
 def test_nothing_is_taken_from_holders_after_an_outage(

@@ -3,12 +3,14 @@
 import time
 
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from genonaut.core.errors import RetryableError
-from genonaut.domain import repairs, run_history
+from genonaut.domain import reaping, repairs, run_history
 from genonaut.domain.repairs import Ledger
+from genonaut.worker.contact import SHARED
 from genonaut.worker.dispatch import Broker
-from genonaut.worker.repair import Repairs, try_lock
+from genonaut.worker.repair import Repairs, contact_of, try_lock
 from genonaut.worker.task import TaskContext, TaskParams, TaskResult, task
 
 PATIENCE_S = 60.0
@@ -75,7 +77,7 @@ def _pass(ctx: TaskContext, passes: Repairs) -> Result:
     while time.monotonic() < gives_up_at:
         with ctx.transaction() as lock:
             if try_lock(lock):
-                done = passes.make(lock)
+                done = passes.make(lock, outage=_is_settling(ctx, lock))
                 ledger = _ledger(ctx)
                 for name, number in ledger.counts.items():
                     ctx.log.info("repaired", rule=name, count=number)
@@ -88,6 +90,12 @@ def _pass(ctx: TaskContext, passes: Repairs) -> Result:
         ctx.progress(0, message="another pass is being made")
         time.sleep(LOOK_AGAIN_S)
     raise RetryableError(f"another pass has been going on for {PATIENCE_S:.0f} seconds")
+
+
+def _is_settling(ctx: TaskContext, lock: Session) -> bool:
+    """Ask what the main process of this worker has noted of PostgreSQL."""
+    contact = contact_of(ctx.settings, SHARED)
+    return contact.is_settling(time.monotonic(), reaping.clock(lock))
 
 
 def _ledger(ctx: TaskContext) -> Ledger:

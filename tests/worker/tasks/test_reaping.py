@@ -1,12 +1,15 @@
 """``jobs.reap_stale`` does what every worker does, and counts what all of them did."""
 
+import time
+
 import pytest
 from sqlalchemy import func, select, text
 
 from genonaut.db.models import TaskRun
 from genonaut.domain import generation, repairs
+from genonaut.worker.contact import fresh
 from genonaut.worker.reconciler import Reconciler
-from genonaut.worker.repair import LOCK_ID
+from genonaut.worker.repair import LOCK_ID, contact_of
 from genonaut.worker.tasks import reaping
 from genonaut.worker.tasks.reaping import reap_stale
 
@@ -58,6 +61,21 @@ def test_what_redis_forgot_is_counted(run_task, make_job, redis_client):
     done, _ = run_task(reap_stale)
     assert done.counts == {"job.message_lost": 1}
     assert redis_client.llen("genonaut_test:generation") == 1
+
+
+def test_after_an_outage_nothing_is_taken_from_who_could_not_renew(
+    run_task, make_claim, reload, settings, monkeypatch
+):
+    """The worker's main process has noted that PostgreSQL was away; this one makes a pass first."""
+    memory = fresh()
+    monkeypatch.setattr(reaping, "SHARED", memory)
+    contact = contact_of(settings, memory)
+    held = make_claim(lease_s=-60)
+    contact.had(time.monotonic() - 60)
+    assert run_task(reap_stale)[0].counts == {}
+    assert reload(held).status == "running"
+    contact.had(time.monotonic())
+    assert run_task(reap_stale)[0].counts == {"job.worker_lost": 1}
 
 
 def test_two_passes_are_not_made_at_once(committed_database, start_run, task_services, monkeypatch):
