@@ -157,7 +157,9 @@ def test_f07_a_message_delivered_twice_is_claimed_once(rig: Rig) -> None:
     rig.copy_message(times=3)
     one, two = rig.worker("one", wait=False), rig.worker("two", wait=False)
     job = rig.wait_for(job_id, "completed")
-    until(lambda: (one.log + two.log).count("not_claimed") == 3, "the three copies were dropped")
+    # The reconciler may send one more: copies share a tag, and the first that is done takes the
+    # others off the broker's list of what is under way.
+    until(lambda: (one.log + two.log).count("not_claimed") >= 3, "the three copies were dropped")
     assert job.attempt == 1
     assert rig.outcomes(job_id) == ["completed"]
     assert rig.comfy.runs() == 1
