@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from genonaut.db.models import GenerationJob
+from genonaut.domain import accounts, users
 from genonaut.domain.users import Role
 from tests.api.conftest import Account
 from tests.support.simulator import running_simulator, text_to_image
@@ -163,6 +164,19 @@ def test_only_operators_run_nodes_outside_the_list(ada, make_account, database):
     operator = make_account("olga", Role.OPERATOR).client
     assert operator.post(JOBS, json={"prompt": "x", "workflow": graph}).status_code == 202
     assert count_jobs(database) == 2
+
+
+def test_a_retry_runs_no_nodes_that_are_not_allowed_any_more(make_account, database):
+    olga = make_account("olga", Role.OPERATOR)
+    graph = text_to_image()
+    graph["20"] = {"class_type": "RunAnything", "inputs": {}}
+    job = olga.client.post(JOBS, json={"prompt": "x", "workflow": graph}).json()["id"]
+    assert olga.client.post(f"{JOBS}/{job}/cancel").status_code == 200
+    with database.transaction() as session:
+        accounts.change(session, users.find_user(session, "olga").id, {"role": Role.USER})
+    refused = olga.client.post(f"{JOBS}/{job}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (422, "node_not_allowed")
+    assert count_jobs(database) == 1
 
 
 @pytest.fixture(scope="module")

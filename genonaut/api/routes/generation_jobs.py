@@ -22,7 +22,7 @@ from genonaut.domain import generation, timelines, users
 from genonaut.domain.generation import Allowance, Limits, NewJob, Shown
 from genonaut.domain.idempotency import Answer
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.users import Role
+from genonaut.domain.users import Principal, Role
 
 PATH = "/api/v1/generation-jobs"
 
@@ -62,9 +62,7 @@ def create(
     with caller.transaction(in_turn=key is None) as (session, who):
 
         def make() -> Made:
-            if asked.workflow is not None and not who.role.includes(Role.OPERATOR):
-                _refuse_unlisted_nodes(asked.workflow, services.settings.allowed_nodes)
-                workflow.check_limits(asked.workflow)
+            _check_workflow(asked.workflow, who, services.settings)
             job = asked if options is None else _with_known_options(asked, options)
             if key is not None:
                 users.take_turn(session, who.user_id)
@@ -88,6 +86,8 @@ def retry(job_id: Id, caller: CallerDep, services: ServicesDep, key: KeyHeader =
         def make() -> Made:
             left = generation.allowance(session, who.user_id, limits)
             job = generation.retry(session, who.user_id, job_id, max_attempts=limits.max_attempts)
+            # What was allowed then, to an operator or by another list, may not be so now.
+            _check_workflow(job.params.get("workflow"), who, services.settings)
             return _accepted(job, left)
 
         return repeats.once(session, who, key, act="retry", asked={"job_id": job_id}, make=make)
@@ -197,6 +197,16 @@ def _check_offered(field: str, chosen: str | None, offered: tuple[str, ...]) -> 
         raise InvalidInputError(
             f"{field}: the server does not have it; see GET /api/v1/generation-options", field=field
         )
+
+
+def _check_workflow(graph: dict[str, Any] | None, who: Principal, settings: Settings) -> None:
+    """See that a graph of one's own is one that this user may run.
+
+    Raises: InvalidInputError: it has nodes that are not listed, or asks for too much.
+    """
+    if graph is not None and not who.role.includes(Role.OPERATOR):
+        _refuse_unlisted_nodes(graph, settings.allowed_nodes)
+        workflow.check_limits(graph)
 
 
 def _refuse_unlisted_nodes(graph: dict[str, Any], allowed: frozenset[str]) -> None:
