@@ -52,7 +52,7 @@ def quiet_until(hours: QuietHours | None, timezone: str, now: datetime) -> datet
     today = now.astimezone(where).date()
     ends = (
         datetime.combine(today + timedelta(days=day), hours.end, where).replace(fold=fold)
-        for day in (0, 1)
+        for day in (0, 1, 2)  # the end of a day may fall into what the clock skips
         for fold in (0, 1)
     )
     moments = (end.astimezone(UTC) for end in ends)

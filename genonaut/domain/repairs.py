@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import structlog
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, literal, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, NotFoundError
@@ -300,6 +300,10 @@ def _or_skip(session: Session, rule: Rule[Any], row_id: int | None) -> Iterator[
     except DBAPIError as error:
         if error.connection_invalidated or isinstance(error, OperationalError):
             raise
+        log.exception("reap_failed", rule=rule.name, kind=rule.kind, id=row_id)
+    except SQLAlchemyError:
+        raise
+    except Exception:  # a mistake of ours about one row must not keep all others from help
         log.exception("reap_failed", rule=rule.name, kind=rule.kind, id=row_id)
 
 

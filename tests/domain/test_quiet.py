@@ -43,6 +43,13 @@ def test_an_end_that_the_clock_skips_comes_with_the_skip():
     assert over(QuietHours(time(22), time(2, 30)), berlin(2026, 3, 29, 1)) == berlin(2026, 3, 29, 3)
 
 
+def test_where_the_clock_skips_from_the_end_to_the_beginning_it_is_quiet_for_a_day_more():
+    for end in (time(2), time(2, 30)):
+        hours = QuietHours(time(3), end)
+        day_after = berlin(2026, 3, 30, end.hour, end.minute)
+        assert over(hours, berlin(2026, 3, 28, 13)) == day_after
+
+
 def test_an_end_that_is_there_twice_ends_the_quiet_twice():
     hours = QuietHours(time(22), time(2, 30))
     assert over(hours, berlin(2026, 10, 25, 1)) == berlin(2026, 10, 25, 2, 30).astimezone(UTC)

@@ -1,5 +1,6 @@
 """What is stuck moves on: lost workers, cancels nobody closed, messages that went astray."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -140,6 +141,22 @@ def test_a_row_the_database_refuses_does_not_stop_the_others(
             session.execute(text("DROP FUNCTION refuse CASCADE"))
     assert reload(refused).status == "running"
     assert {event.id for event in told} == {other.job_id}
+
+
+def test_a_mistake_of_ours_about_one_row_does_not_stop_the_others(database, make_claim, reload):
+    waiting = [make_claim(), make_claim()]
+    with database.transaction() as session:
+        for held in waiting:
+            generation.request_cancel(session, held.job.user_id, held.job_id)
+            attempts.release(session, held, reason="deploy")
+
+    def act(session, job, *rest):
+        if job.id == waiting[0].job_id:
+            raise ValueError("nobody thought of this")
+        return reaping.CANCEL_LEFT.act(session, job, *rest)
+
+    sweep(database, replace(reaping.CANCEL_LEFT, act=act))
+    assert [reload(held).status for held in waiting] == ["pending", "cancelled"]
 
 
 # --- a worker that lives, renews its lease and does not end --------------------------------------
