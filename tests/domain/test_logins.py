@@ -23,12 +23,16 @@ def ada(database):
 
 @pytest.fixture
 def enter(database, ada):
-    """Give, of both ways to log in, the secret and the function that takes it."""
+    """Give, of both ways to log in, the secret and the function that takes it.
+
+    There is a token to revoke in any case.
+    """
 
     def by(way: str):
         with database.transaction() as session:
+            _, token = accounts.issue_token(session, ada.id, name="x")
             if way == "token":
-                return accounts.issue_token(session, ada.id, name="x")[1], logins.by_token
+                return token, logins.by_token
             return users.issue_login_link(session, ada.id), logins.by_link
 
     return by
@@ -66,8 +70,6 @@ def test_a_session_ends_with_its_token_at_latest(database, ada):
 @pytest.mark.parametrize("act", ["revoke", "lock out"])
 @pytest.mark.parametrize("way", ["token", "link"])
 def test_a_session_that_is_being_opened_ends_with_the_rest(database, enter, ada, way, act):
-    with database.transaction() as session:
-        accounts.issue_token(session, ada.id, name="to revoke")
     secret, log_in = enter(way)
 
     def end_all() -> None:
@@ -91,8 +93,6 @@ def test_a_session_that_is_being_opened_ends_with_the_rest(database, enter, ada,
 @pytest.mark.parametrize("act", ["revoke", "lock out"])
 @pytest.mark.parametrize("way", ["token", "link"])
 def test_a_login_that_is_being_ended_opens_no_session(database, enter, ada, way, act):
-    with database.transaction() as session:
-        accounts.issue_token(session, ada.id, name="to revoke")
     secret, log_in = enter(way)
 
     def open_one() -> None:
