@@ -193,6 +193,13 @@ def test_a_ticket_opens_one_socket(api, ada, sockets):
     assert closed_with(sockets(f"{api.ws}/ws/me?ticket={ticket}")) == 4401
 
 
+@pytest.mark.parametrize(("path", "code"), [("jobs/1", 4404), ("runs/1", 4403), ("admin", 4403)])
+def test_a_ticket_is_used_up_by_a_socket_that_is_refused_too(api, ada, sockets, path, code):
+    ticket = ada.client.post("/api/v1/session/ticket").json()["ticket"]
+    assert closed_with(sockets(f"{api.ws}/ws/{path}?ticket={ticket}")) == code
+    assert closed_with(sockets(f"{api.ws}/ws/me?ticket={ticket}")) == 4401
+
+
 def test_a_cookie_opens_sockets_for_our_own_pages_only(api, ada, anyone, sockets):
     anyone.post("/api/v1/session", json={"token": ada.token})
     name, value = next(iter(anyone.cookies.items()))

@@ -13,7 +13,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from genonaut.api import auth
-from genonaut.api.auth import Credentials
 from genonaut.api.deps import Services
 from genonaut.api.live import ADMIN, Mailbox, snapshot_text
 from genonaut.core.errors import ForbiddenError, UnauthorizedError
@@ -62,17 +61,14 @@ async def job_socket(socket: WebSocket, job_id: str) -> None:
     previews = socket.query_params.get("previews") in {"1", "true"}
     await socket.accept()
     try:
-        credentials = _credentials(socket, services)
         wanted = _row_id(job_id)
 
-        def enter(session: Session) -> Principal:
-            who = credentials.authenticate(session)
+        def allow(session: Session, who: Principal) -> None:
             job = session.get(GenerationJob, wanted)
             if job is None:
                 raise _Refused(UNKNOWN, "there is no such job")
             if job.user_id != who.user_id:
                 raise _Refused(NOT_YOURS, "this job is another user's")
-            return who
 
         def snapshot(session: Session) -> _Snapshot:
             job = session.get_one(GenerationJob, wanted)
@@ -80,7 +76,7 @@ async def job_socket(socket: WebSocket, job_id: str) -> None:
             text = snapshot_text(job.id, job.version, generation.public(job), final=final)
             return _Snapshot(text, (("job", job.id, job.version, final),), final)
 
-        who = await _read(services, enter)
+        who = await _enter(socket, services, allow)
         async with services.live.watching(
             f"job:{wanted}", login=who.login, previews_of=wanted if previews else None
         ) as mailbox:
@@ -102,14 +98,7 @@ async def my_socket(socket: WebSocket) -> None:
     least = Role.AUDITOR if with_runs else Role.USER
     await socket.accept()
     try:
-        credentials = _credentials(socket, services)
-
-        def enter(session: Session) -> Principal:
-            who = credentials.authenticate(session)
-            who.require(least)
-            return who
-
-        who = await _read(services, enter)
+        who = await _enter(socket, services, lambda _, who: who.require(least))
 
         def snapshot(session: Session) -> _Snapshot:
             jobs = generation.list_for(
@@ -141,15 +130,12 @@ async def run_socket(socket: WebSocket, run_id: str) -> None:
     services: Services = socket.app.state.services
     await socket.accept()
     try:
-        credentials = _credentials(socket, services)
         wanted = _row_id(run_id)
 
-        def enter(session: Session) -> Principal:
-            who = credentials.authenticate(session)
+        def allow(session: Session, who: Principal) -> None:
             who.require(Role.AUDITOR)
             if session.get(TaskRun, wanted) is None:
                 raise _Refused(UNKNOWN, "there is no such run")
-            return who
 
         def snapshot(session: Session) -> _Snapshot:
             run = session.get_one(TaskRun, wanted)
@@ -157,7 +143,7 @@ async def run_socket(socket: WebSocket, run_id: str) -> None:
             text = snapshot_text(run.id, run.version, runs.public(run), final=final)
             return _Snapshot(text, (("run", run.id, run.version, final),), final)
 
-        who = await _read(services, enter)
+        who = await _enter(socket, services, allow)
         async with services.live.watching(
             f"run:{wanted}", login=who.login, role=Role.AUDITOR
         ) as mailbox:
@@ -172,18 +158,12 @@ async def admin_socket(socket: WebSocket) -> None:
     services: Services = socket.app.state.services
     await socket.accept()
     try:
-        credentials = _credentials(socket, services)
-
-        def enter(session: Session) -> Principal:
-            who = credentials.authenticate(session)
-            who.require(Role.AUDITOR)
-            return who
 
         def snapshot(session: Session) -> _Snapshot:
             found = _all_runs(session)
             return _Snapshot(snapshot_text(None, 0, found.data, final=False), tuple(found.known))
 
-        who = await _read(services, enter)
+        who = await _enter(socket, services, lambda _, who: who.require(Role.AUDITOR))
         async with services.live.watching(ADMIN, login=who.login, role=Role.AUDITOR) as mailbox:
             await _serve(socket, services, mailbox, snapshot, until_final=False)
     except _Refused as refused:
@@ -219,11 +199,29 @@ def _row_id(given: str) -> int:
     return int(given) if _DIGITS.fullmatch(given) else 0
 
 
-def _credentials(socket: WebSocket, services: Services) -> Credentials:
+async def _enter(
+    socket: WebSocket, services: Services, allow: Callable[[Session, Principal], None]
+) -> Principal:
+    """Give who is at a socket, if ``allow`` raises nothing; a ticket is used up in any case."""
     try:
-        return auth.of_socket(socket, services.settings)
+        credentials = auth.of_socket(socket, services.settings)
     except ForbiddenError as error:
         raise _Refused(NOT_YOURS, str(error)) from error
+
+    def enter(session: Session) -> Principal | _Refused:
+        who = credentials.authenticate(session)
+        try:
+            allow(session, who)
+        except _Refused as refused:
+            return refused  # raised here, it would take back what was just written
+        except ForbiddenError as error:
+            return _Refused(NOT_YOURS, str(error))
+        return who
+
+    found = await _read(services, enter)
+    if isinstance(found, _Refused):
+        raise found
+    return found
 
 
 async def _read(services: Services, work: Callable[[Session], T]) -> T:
@@ -231,8 +229,6 @@ async def _read(services: Services, work: Callable[[Session], T]) -> T:
         return await services.live.read(work)
     except UnauthorizedError as error:
         raise _Refused(NO_LOGIN, str(error)) from error
-    except ForbiddenError as error:
-        raise _Refused(NOT_YOURS, str(error)) from error
     except SQLAlchemyError as error:
         raise _Refused(TRY_AGAIN, "the database does not answer") from error
 
