@@ -198,13 +198,15 @@ class Machine(Generic[Row]):
         For rows that end by the thousand while nobody watches. PostgreSQL need not have it on disk
         at once: should its machine crash within the second, the row is ended a second time.
 
-        Raises: LeaseLostError: the row is not held under ``token`` any more; nothing was written.
+        Raises:
+            LeaseLostError: the row is not held under ``token`` any more; nothing was written.
+            NotFoundError: there is no such row.
         """
         ended: Any = session.execute(
             text(_COMPLETE.format(table=self.model.__tablename__)), {"id": row_id, "token": token}
         )
         if not ended.rowcount:
-            raise LeaseLostError(f"the lease on {row_id} is lost")
+            self._refuse(session, row_id, Status.COMPLETED, token)
 
     def claim_many(
         self, session: Session, due: Select[Any], *, worker: str, lease_s: float

@@ -7,7 +7,8 @@ now makes the rest of its address wait, one whose channel is away makes the chan
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.orm import Session
@@ -20,6 +21,7 @@ from genonaut.core.errors import (
     DeliveryRefusedError,
     GenonautError,
     LeaseLostError,
+    NotFoundError,
 )
 from genonaut.db.models import NotificationDelivery
 from genonaut.domain import delivery_attempts, lanes, parcels, signing
@@ -153,22 +155,13 @@ class _Lane:
             self._cancel(row.id, *(forbidden or ("address_gone", "its address is gone")))
             return 0
         now = utcnow()
-        wait_until = parcels.quiet_until(parcel, now)
-        if wait_until is None and self._room[parcel.address.id] <= 0:
-            wait_until = now + timedelta(minutes=1)
-        if wait_until is not None:
-            self._end(
-                parcel,
-                lambda session, held: delivery_attempts.put_back(
-                    session, held, parcel.delivery.id, until=wait_until
-                ),
-            )
-            return 0
-        why_not = channel.why_not(self._settings)
         try:
-            if why_not is not None:
-                raise ChannelAwayError(why_not)
-            sender.send(parcel, now)
+            wait_until = self._wait_until(parcel, now)
+            if wait_until is None:
+                why_not = channel.why_not(self._settings)
+                if why_not is not None:
+                    raise ChannelAwayError(why_not)
+                sender.send(parcel, now)
         except DeliveryRefusedError as error:
             self._refused(channel, parcel, error)
         except ChannelAwayError as error:
@@ -181,6 +174,9 @@ class _Lane:
             words = GenonautError(f"Genonaut itself failed ({type(error).__name__}); see its logs")
             self._failed(channel, parcel, words, None)
         else:
+            if wait_until is not None:
+                self._wait(parcel, wait_until)
+                return 0
             self._room[parcel.address.id] -= 1
             proves = parcel.delivery.purpose == "verification" and channel.is_verified_by_answer
             self._end(
@@ -191,6 +187,21 @@ class _Lane:
             )
             return 1
         return 0
+
+    def _wait_until(self, parcel: Parcel, now: datetime) -> datetime | None:
+        """Give until when a message must wait for its receiver; None if it need not."""
+        quiet = parcels.quiet_until(parcel, now)
+        if quiet is None and self._room[parcel.address.id] <= 0:
+            return now + timedelta(minutes=1)
+        return quiet
+
+    def _wait(self, parcel: Parcel, until: datetime) -> None:
+        self._end(
+            parcel,
+            lambda session, held: delivery_attempts.put_back(
+                session, held, parcel.delivery.id, until=until
+            ),
+        )
 
     def _refused(self, channel: Channel, parcel: Parcel, error: DeliveryRefusedError) -> None:
         self._log(parcel, "refused", error)
@@ -245,16 +256,20 @@ class _Lane:
         self._put_back_the_rest(but=parcel.delivery.id)
 
     def _cancel(self, delivery_id: int, code: str, why: str) -> None:
-        self._row.write(
+        self._write_down(
+            delivery_id,
             lambda session, held: delivery_attempts.cancelled(
                 session, held, delivery_id, code=code, why=why
-            )
+            ),
         )
-        self._left.remove(delivery_id)
 
     def _end(self, parcel: Parcel, write: Write) -> None:
-        self._row.write(write)
-        self._left.remove(parcel.delivery.id)
+        self._write_down(parcel.delivery.id, write)
+
+    def _write_down(self, delivery_id: int, write: Write) -> None:
+        with suppress(NotFoundError):  # its owner has just deleted what it was about
+            self._row.write(write)
+        self._left.remove(delivery_id)
 
     def _put_back_the_rest(self, *, but: int | None = None) -> None:
         rest = [delivery_id for delivery_id in self._left if delivery_id != but]
@@ -263,7 +278,8 @@ class _Lane:
 
         def write(session: Session, held: Batch) -> None:
             for delivery_id in rest:
-                delivery_attempts.put_back(session, held, delivery_id)
+                with suppress(NotFoundError):
+                    delivery_attempts.put_back(session, held, delivery_id)
 
         self._row.write(write)
         self._left = [] if but is None else [but]

@@ -1,6 +1,5 @@
 """Messages reach real receivers once per id, and what goes wrong is taken for what it means."""
 
-import json
 import time
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -11,83 +10,17 @@ from PIL import Image
 from sqlalchemy import func, update
 from standardwebhooks import Webhook as Verifier
 
-from genonaut.api.config import load_settings
 from genonaut.db.models import (
     ContentImage,
     ContentItem,
     NotificationAddress,
     NotificationDelivery,
 )
-from genonaut.domain import addresses, delivery_attempts, notifications, preferences, signing
-from genonaut.domain.preferences import Preferences
+from genonaut.domain import addresses, notifications, signing
 from genonaut.worker import delivering, discovery
 from genonaut.worker.channels.webhook import Webhook
-from genonaut.worker.services import Services
-from tests.support.sinks import answer, drip, echo, flood, http_sink, mail_sink
-
-KEY = "k" * 40
-
-
-@pytest.fixture
-def mails():
-    with mail_sink() as opened:
-        yield opened
-
-
-@pytest.fixture
-def hooks():
-    with http_sink() as opened:
-        yield opened
-
-
-@pytest.fixture
-def serve(task_services):
-    """Give services with further settings."""
-
-    def make(**overrides) -> Services:
-        old = task_services.settings.model_dump(exclude_unset=True)
-        values = {
-            "secret_key": KEY,
-            "webhook_allowed_networks": "127.0.0.0/8",
-            "delivery_timeout_s": 2.0,
-            "public_url": "https://pics.example.org",
-            **overrides,
-        }
-        settings = load_settings(**{**old, **values})
-        return Services(
-            settings, task_services.database, task_services.events, task_services.storage
-        )
-
-    return make
-
-
-@pytest.fixture
-def services(serve, mails):
-    return serve(
-        smtp_host="127.0.0.1",
-        smtp_port=mails.port,
-        smtp_security="none",
-        mail_from="genonaut@example.org",
-    )
-
-
-@pytest.fixture
-def hook_address(make_address, hooks, make_user):
-    def make(user=None, **columns):
-        return make_address(user, "webhook", hooks.url, host="127.0.0.1", **columns)
-
-    return make
-
-
-@pytest.fixture
-def deliver(services, reload):
-    """Work on a message's lane as a worker would; give the row as it is then."""
-
-    def go(row, of=services):
-        delivering.run(of, row.id, worker="worker-1")
-        return reload(row)
-
-    return go
+from tests.support.sinks import answer, drip, echo, flood
+from tests.worker.conftest import SECRET_KEY
 
 
 def again(database, row) -> None:
@@ -101,7 +34,7 @@ def again(database, row) -> None:
 
 
 def secret_of(address) -> str:
-    return signing.webhook_secrets(signing.Key(KEY.encode()), address, datetime.now(UTC))[0]
+    return signing.webhook_secrets(signing.Key(SECRET_KEY.encode()), address, datetime.now(UTC))[0]
 
 
 # --- mail ----------------------------------------------------------------------------------
@@ -130,7 +63,7 @@ def test_a_mail_says_what_happened_in_text_and_html_and_how_to_get_no_more(
     assert token in text
     assert token in html
     with database.transaction() as session:
-        key = signing.Key(KEY.encode())
+        key = signing.Key(SECRET_KEY.encode())
         assert addresses.unsubscribe(session, key, token).id == address.id
 
 
@@ -235,7 +168,7 @@ def test_a_check_by_mail_has_a_link_and_no_way_out(database, mails, services, ma
     (link,) = [line for line in text.splitlines() if "/verify-email?" in line]
     with database.transaction() as session:
         token = parse_qs(urlsplit(link).query)["token"][0]
-        found = addresses.verify(session, signing.Key(KEY.encode()), token)
+        found = addresses.verify(session, signing.Key(SECRET_KEY.encode()), token)
     assert addresses.state(found) == "active"
 
 
@@ -395,102 +328,3 @@ def test_a_name_that_has_turned_private_is_not_reached(
     ended = deliver(make_delivery(address), public)
     assert (ended.status, ended.error_code) == ("failed", "address_refused")
     assert hooks.connections == 0
-
-
-# --- both ----------------------------------------------------------------------------------
-
-
-def test_quiet_hours_that_began_meanwhile_are_kept(
-    database, mails, deliver, make_delivery, make_address
-):
-    address = make_address()
-    row = make_delivery(address)
-    now = datetime.now(UTC)
-    begin, end = ((now + timedelta(hours=h)).time().replace(microsecond=0) for h in (-1, 1))
-    with database.transaction() as session:
-        quiet = Preferences(quiet=preferences.QuietHours(begin, end))
-        preferences.save(session, address.user_id, quiet, channels=["email"])
-    waiting = deliver(row)
-    assert (waiting.status, waiting.attempt) == ("pending", 0)
-    assert waiting.available_at.time() == end
-    assert mails.messages == []
-
-
-def test_one_receiver_gets_so_many_a_minute_and_others_are_not_held_up(
-    serve, services, mails, deliver, make_delivery, make_address, reload
-):
-    limited = serve(
-        **{
-            **services.settings.model_dump(
-                include={"smtp_host", "smtp_port", "smtp_security", "mail_from"}
-            ),
-            "receiver_per_minute": 2,
-        }
-    )
-    busy, other = make_address(), make_address(address="bob@example.org")
-    rows = [*(make_delivery(busy) for _ in range(3)), make_delivery(other)]
-    deliver(rows[0], limited)
-    assert [reload(row).status for row in rows] == ["completed"] * 2 + ["pending", "completed"]
-    assert reload(rows[2]).attempt == 0
-
-
-def test_a_channel_sends_so_many_a_minute(
-    serve, hooks, deliver, make_delivery, hook_address, reload
-):
-    limited = serve(webhooks_per_minute=2)
-    rows = [make_delivery(address) for address in [hook_address()] * 3]
-    deliver(rows[0], limited)
-    assert [reload(row).status for row in rows] == ["completed", "completed", "pending"]
-    assert len(hooks.heard) == 2
-    deliver(rows[2], limited)
-    assert len(hooks.heard) == 2
-
-
-def test_a_bug_in_one_message_holds_up_no_other(
-    mails, deliver, make_delivery, make_address, reload, monkeypatch
-):
-    from genonaut.worker.channels import email
-
-    write = email.MailSender.write
-
-    def fail_once(self, parcel, now):
-        if parcel.delivery.id == rows[0].id:
-            raise ZeroDivisionError
-        return write(self, parcel, now)
-
-    monkeypatch.setattr(email.MailSender, "write", fail_once)
-    rows = [make_delivery(), make_delivery()]
-    failed = deliver(rows[0])
-    assert (failed.status, failed.error_code) == ("pending", "internal_error")
-    assert "ZeroDivisionError" in failed.error_message
-    assert reload(rows[1]).status == "completed"
-
-
-def test_a_lease_that_was_lost_ends_the_sending(
-    database, services, mails, make_delivery, reload, monkeypatch
-):
-    rows = [make_delivery(), make_delivery()]
-    sent = delivery_attempts.sent
-
-    def fenced(session, held, parcel, **options):
-        session.execute(
-            update(NotificationDelivery).values(
-                status="pending", lease_token=None, lease_expires_at=None
-            )
-        )
-        return sent(session, held, parcel, **options)
-
-    monkeypatch.setattr(delivery_attempts, "sent", fenced)
-    assert delivering.run(services, rows[0].id, worker="w") == 0
-    assert len(mails.messages) == 1
-
-
-def test_a_channel_that_is_gone_cancels_what_waits_for_it(deliver, make_delivery, make_address):
-    ended = deliver(make_delivery(make_address(channel="pigeon")))
-    assert (ended.status, ended.error_code) == ("cancelled", "unknown_channel")
-
-
-def test_channels_are_found_and_need_no_list():
-    found = discovery.channels()
-    assert list(found) == ["in_app", "email", "webhook"]
-    assert json.dumps([channel.name for channel in found.values()])
