@@ -24,6 +24,8 @@ from genonaut.domain.preferences import Preferences
 MAX_ATTEMPTS = 10
 HOLDERS_PER_HOST = 2
 """So many workers at most speak with one host, so that a slow one leaves slots for the others."""
+GROUP_SETTLES = timedelta(seconds=2)
+"""Whoever joined a group in its last moment has committed by so long after its end."""
 GIVE_UP_AFTER = timedelta(hours=48)
 """A message whose channel is away for so long is given up."""
 

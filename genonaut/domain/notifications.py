@@ -1,7 +1,7 @@
 """Tell users what happened, once."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -145,7 +145,7 @@ def notify(
             add_event(session, describe(row))
         deliveries.plan(session, row, wanted, addresses, kinds=[str(kind)])
     elif not _join_group(session, row, together):
-        _open_group(session, row, wanted)
+        closes_at = _open_group(session, row, wanted)
         add_event(session, describe(row))
         deliveries.plan(
             session,
@@ -153,7 +153,7 @@ def notify(
             wanted,
             addresses,
             kinds=[str(kind), together],
-            not_before=row.group_until,
+            not_before=closes_at + deliveries.GROUP_SETTLES,
         )
     return row
 
@@ -201,9 +201,10 @@ def _join_group(session: Session, row: UserNotification, together: Kind) -> bool
     return True
 
 
-def _open_group(session: Session, row: UserNotification, wanted: Preferences) -> None:
+def _open_group(session: Session, row: UserNotification, wanted: Preferences) -> datetime:
     until = func.clock_timestamp() + timedelta(seconds=wanted.group_window_s)
-    _change(session, row, group_until=until)
+    opened = _change(session, row, group_until=until)
+    return cast(datetime, opened.group_until)
 
 
 def _change(session: Session, row: UserNotification, **values: Any) -> UserNotification:

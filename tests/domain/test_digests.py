@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from genonaut.db.models import NotificationDelivery, NotificationPreference, UserNotification
-from genonaut.domain import digests, notifications, preferences
+from genonaut.domain import digests, notifications, preference_writing
 from genonaut.domain.preferences import Preferences
 
 
@@ -17,7 +17,7 @@ def daily(session, make_user, make_address):
     def make(count=3, *, since=timedelta(days=1), **wanted):
         user = make_user()
         make_address(user)
-        preferences.save(
+        preference_writing.save(
             session,
             user.id,
             Preferences(is_daily=True, digest_hour=0, **wanted),
@@ -89,6 +89,27 @@ def test_what_is_not_wanted_by_mail_is_left_out_but_what_is_hidden_in_the_inbox_
     assert plan(session, hidden) == 1
 
 
+def test_a_group_that_is_still_open_waits_for_the_next_with_what_came_after_it(session, daily):
+    user = daily(3)
+    first, lead, later = session.scalars(
+        select(UserNotification)
+        .where(UserNotification.user_id == user.id)
+        .order_by(UserNotification.id)
+    ).all()
+    lead.group_until = datetime.now(UTC) + timedelta(minutes=5)
+    session.flush()
+    assert plan(session, user) == 1
+    assert planned(session, user)[0].data["notification_ids"] == [first.id]
+    lead.group_until = datetime.now(UTC) - timedelta(hours=1)
+    session.flush()
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+    session.execute(update(NotificationPreference).values(digested_on=yesterday))
+    session.execute(update(NotificationDelivery).values(subject="digest:yesterday"))
+    session.expire_all()
+    assert plan(session, user) == 1
+    assert planned(session, user)[-1].data["notification_ids"] == [lead.id, later.id]
+
+
 def test_a_long_day_is_counted_and_named_in_part(session, daily, monkeypatch):
     monkeypatch.setattr(digests, "NAMED_AT_MOST", 2)
     user = daily(5)
@@ -128,7 +149,7 @@ def test_two_who_look_at_once_do_not_plan_the_same(committed_database, make_user
     user = make_user()
     make_address(user)
     with committed_database.transaction() as session:
-        preferences.save(
+        preference_writing.save(
             session, user.id, Preferences(is_daily=True, digest_hour=0), channels=["email"]
         )
         session.execute(update(NotificationPreference).values(digested_on=None))

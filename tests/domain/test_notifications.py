@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from genonaut.core.errors import NotFoundError
 from genonaut.db.models import NotificationDelivery, UserNotification
-from genonaut.domain import notifications, preferences
+from genonaut.domain import deliveries, notifications, preference_writing
 from genonaut.domain.kinds import Kind
 from genonaut.domain.preferences import Preferences
 from genonaut.domain.quiet import QuietHours
@@ -116,7 +116,7 @@ def test_a_title_is_one_line_whatever_it_was(database, make_user):
 
 def prefer(database, user, **wanted):
     with database.transaction() as session:
-        preferences.save(
+        preference_writing.save(
             session, user.id, Preferences(**wanted), channels=("in_app", "email", "webhook")
         )
 
@@ -204,7 +204,7 @@ def test_jobs_of_one_window_become_one_notice_and_one_message(
     told = [event for event in heard if event.kind == "notification"]
     assert [(event.id, event.version) for event in told] == [(lead.id, n) for n in (1, 2, 3)]
     (row,) = planned(database, notify.user)
-    assert row.available_at == lead.group_until
+    assert row.available_at == lead.group_until + deliveries.GROUP_SETTLES
     notifications.delete(session, notify.user.id, lead.id)
     left = select(UserNotification.id).where(UserNotification.user_id == notify.user.id)
     assert session.scalars(left).all() == []
@@ -275,7 +275,7 @@ def test_an_announcement_reaches_one_or_all(session, make_user):
 def test_a_kind_that_nobody_is_told_unasked_is_hidden_until_it_is_chosen(session, make_user):
     ada, bob = make_user(), make_user()
     wanted = Preferences({"recommendation": {"in_app": True}})
-    preferences.save(session, bob.id, wanted, channels=["in_app"])
+    preference_writing.save(session, bob.id, wanted, channels=["in_app"])
     told = [
         notifications.notify(session, user.id, "recommendation", dedupe_key="k", title="Look")
         for user in (ada, bob)

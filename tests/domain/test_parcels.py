@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from genonaut.db.models import ContentImage, ContentItem, NotificationAddress, User
-from genonaut.domain import lanes, notifications, parcels, preferences
+from genonaut.domain import lanes, notifications, parcels, preference_writing
 from genonaut.domain.parcels import Picture
 from genonaut.domain.preferences import Preferences
 from genonaut.domain.quiet import QuietHours
@@ -72,7 +72,7 @@ def test_what_is_not_wanted_any_more_or_deleted_is_not_sent(
     empty = make_delivery(address, purpose="digest")
     test = make_delivery(address, purpose="test")
     wanted = Preferences({"system": {"email": False}})
-    preferences.save(session, address.user_id, wanted, channels=["email"])
+    preference_writing.save(session, address.user_id, wanted, channels=["email"])
     codes = [parcels.refusal(parcel) for parcel in load(muted)]
     assert [code and code[0] for code in codes] == ["not_wanted", "nothing_to_tell", None]
     assert empty.id < test.id

@@ -12,7 +12,7 @@ from genonaut.db.models import (
     Recommendation,
     UserNotification,
 )
-from genonaut.domain import interactions, preferences
+from genonaut.domain import interactions, preference_writing
 from genonaut.domain import recommendation_digests as digests
 from genonaut.domain import recommendation_generations as generations
 from genonaut.domain.interactions import Act
@@ -29,7 +29,7 @@ def ask(session, make_user):
     def make(channel="in_app", *, is_wanted=True, **columns):
         user = make_user(**columns)
         wanted = Preferences({"recommendation": {channel: is_wanted}})
-        preferences.save(session, user.id, wanted, channels=CHANNELS)
+        preference_writing.save(session, user.id, wanted, channels=CHANNELS)
         return user
 
     return make
@@ -93,7 +93,7 @@ def test_only_those_who_asked_are_told_page_by_page(session, ask, make_user):
     ask(is_wanted=False)
     ask(is_active=False)
     make_user()
-    preferences.save(session, make_user().id, Preferences(), channels=CHANNELS)
+    preference_writing.save(session, make_user().id, Preferences(), channels=CHANNELS)
     assert digests.untold(session, WEEK, after=None, limit=9) == asked
     assert digests.untold(session, WEEK, after=None, limit=2) == asked[:2]
     assert digests.untold(session, WEEK, after=asked[1], limit=2) == asked[2:]

@@ -8,7 +8,7 @@ from sqlalchemy import delete, update
 
 from genonaut.core.errors import ChannelAwayError
 from genonaut.db.models import NotificationDelivery
-from genonaut.domain import delivery_attempts, parcels, preferences
+from genonaut.domain import delivery_attempts, parcels, preference_writing, preferences
 from genonaut.domain.preferences import Preferences
 from genonaut.worker import delivering, discovery
 from genonaut.worker.channels import email
@@ -23,7 +23,7 @@ def test_quiet_hours_that_began_meanwhile_are_kept(
     begin, end = ((now + timedelta(hours=h)).time().replace(microsecond=0) for h in (-1, 1))
     with database.transaction() as session:
         quiet = Preferences(quiet=preferences.QuietHours(begin, end))
-        preferences.save(session, address.user_id, quiet, channels=["email"])
+        preference_writing.save(session, address.user_id, quiet, channels=["email"])
     waiting = deliver(row)
     assert (waiting.status, waiting.attempt) == ("pending", 0)
     assert waiting.available_at.time() == end

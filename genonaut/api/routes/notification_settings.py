@@ -15,7 +15,7 @@ from genonaut.api.requests_notifications import AddressRequest, PreferencesReque
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import ConflictError, NotFoundError
 from genonaut.db.models import NotificationAddress
-from genonaut.domain import addresses, deliveries, preferences, signing
+from genonaut.domain import addresses, deliveries, preference_writing, preferences, signing
 from genonaut.worker import discovery
 from genonaut.worker.channel import Channel
 
@@ -44,7 +44,9 @@ def save_preferences(body: PreferencesRequest, caller: CallerDep) -> Response:
     """Say how one wants to hear; what is left out takes its default."""
     known = discovery.channels()
     with caller.transaction() as (session, who):
-        wanted = preferences.save(session, who.user_id, body.to_preferences(), channels=known)
+        wanted = preference_writing.save(
+            session, who.user_id, body.to_preferences(), channels=known
+        )
         channels = channels_of(session, who.user_id, caller.services.settings)
     return JSONResponse({**wanted.public(known), "channels": channels})
 

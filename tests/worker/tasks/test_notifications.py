@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select, update
 
 from genonaut.db.models import NotificationDelivery, NotificationPreference, UserNotification
-from genonaut.domain import notifications, preferences
+from genonaut.domain import notifications, preference_writing
 from genonaut.domain.preferences import Preferences
 from genonaut.worker.tasks.notifications import Result, digest
 
@@ -19,7 +19,7 @@ def test_it_plans_a_digest_for_whose_hour_it_is_and_none_twice(
         for _ in range(3):
             user = make_user()
             make_address(user)
-            preferences.save(session, user.id, wanted, channels=["email"])
+            preference_writing.save(session, user.id, wanted, channels=["email"])
         notifications.notify(session, user.id, "system", dedupe_key="k", title="News")
         session.execute(update(UserNotification).values(created_at=yesterday))
         session.execute(update(NotificationPreference).values(digested_on=yesterday.date()))

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from genonaut.db.models import Recommendation, TaskRun, UserNotification
-from genonaut.domain import preferences, runs
+from genonaut.domain import preference_writing, runs
 from genonaut.domain import recommendation_digests as digests
 from genonaut.domain import recommendation_generations as generations
 from genonaut.domain.preferences import Preferences
@@ -22,7 +22,7 @@ def asked(database, make_user, make_image):
     items = [make_image().content_id for _ in range(3)]
     with database.transaction() as session:
         for user in users:
-            preferences.save(session, user.id, wanted, channels=["in_app"])
+            preference_writing.save(session, user.id, wanted, channels=["in_app"])
         made = generations.begin(
             session,
             run_id=None,
@@ -76,7 +76,7 @@ def test_it_tells_those_who_asked_and_none_twice(run_task, asked, told, batch_si
 def test_with_nothing_to_tell_nobody_is_told(run_task, database, make_user, told):
     wanted = Preferences({"recommendation": {"in_app": True}})
     with database.transaction() as session:
-        preferences.save(session, make_user().id, wanted, channels=["in_app"])
+        preference_writing.save(session, make_user().id, wanted, channels=["in_app"])
     assert run_task(digest)[0] == Result(users=1, told=0)
     assert told() == []
 
