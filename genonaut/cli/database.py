@@ -113,13 +113,13 @@ def backup(
             dump = Path(folder) / "database.dump"
             _run_tool(
                 "pg_dump",
-                settings,
                 [
                     "--format=custom",
                     "--no-owner",
                     "--exclude-table-data=heartbeats",  # nobody is alive in a restored database
                     f"--file={dump}",
                 ],
+                settings,
             )
             manifest = Path(folder) / "manifest.json"
             manifest.write_text(json.dumps(_manifest(settings)))
@@ -167,28 +167,58 @@ def restore(
     replaced or nothing.
     """
     settings = settings_for(env)
-    with embedded(settings, valkey=False), tempfile.TemporaryDirectory() as name:
-        ensure_database(settings.database_url)
-        _refuse_while_running(settings)
-        folder = Path(name)
-        manifest = _unpack(file, folder)
-        _run_tool(
-            "pg_restore",
-            settings,
-            [
-                "--clean",
-                "--if-exists",
-                "--no-owner",
-                "--single-transaction",
-                "--exit-on-error",
-                str(folder / "database.dump"),
-            ],
-        )
-        if (folder / "storage").is_dir():
-            shutil.copytree(folder / "storage", settings.storage_path, dirs_exist_ok=True)
-        migrate(settings)
+    try:
+        settings.var_path.mkdir(parents=True, exist_ok=True)
+        with (
+            embedded(settings, valkey=False),
+            tempfile.TemporaryDirectory(dir=settings.var_path) as name,  # pictures take room
+        ):
+            ensure_database(settings.database_url)
+            _refuse_while_running(settings)
+            folder = Path(name)
+            manifest = _unpack(file, folder)
+            # First the pictures: what the database names must be there.
+            if (folder / "storage").is_dir():
+                shutil.copytree(folder / "storage", settings.storage_path, dirs_exist_ok=True)
+            _replace_database(settings, folder)
+            migrate(settings)
+    except OSError as error:
+        fail(f"cannot restore {file}: {error.strerror}")
     console.print(
         f"restored {settings.app_env} as {manifest['environment']} was at {manifest['saved_at']}"
+    )
+
+
+_EMPTY = """
+DO $$
+DECLARE name text;
+BEGIN
+    FOR name IN
+        SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+        WHERE schemaname = 'public' AND pg_has_role(tableowner::name, 'USAGE')
+    LOOP
+        EXECUTE 'DROP TABLE IF EXISTS ' || name || ' CASCADE';
+    END LOOP;
+END $$;
+"""  # tables of later migrations, too, which a dump of before them does not know
+
+
+def _replace_database(settings: Settings, folder: Path) -> None:
+    """Empty the database and fill it from the dump, in one transaction."""
+    emptying, filling = folder / "empty.sql", folder / "fill.sql"
+    emptying.write_text(_EMPTY)
+    _run_tool("pg_restore", ["--no-owner", f"--file={filling}", str(folder / "database.dump")])
+    _run_tool(
+        "psql",
+        [
+            "--no-psqlrc",
+            "--quiet",
+            "--single-transaction",
+            "--set=ON_ERROR_STOP=1",
+            f"--file={emptying}",
+            f"--file={filling}",
+        ],
+        settings,
     )
 
 
@@ -198,11 +228,26 @@ def _unpack(file: Path, folder: Path) -> dict[str, Any]:
             archive.extractall(folder, filter="data")
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
         known = manifest["format"] == FORMAT and (folder / "database.dump").is_file()
-    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+        version = manifest["version"]
+    except (tarfile.TarError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         fail(f"{file} is not a backup of Genonaut ({error})", status=2)
     if not known:
         fail(f"{file} is not a backup this version can read", status=2)
+    if version is not None and not _is_known(version):
+        fail(
+            f"{file} was saved by Genonaut {manifest.get('genonaut')}, whose database is newer "
+            "than this version knows",
+            status=2,
+        )
     return manifest
+
+
+def _is_known(version: str) -> bool:
+    try:
+        ScriptDirectory.from_config(alembic_config()).get_revision(version)
+    except CommandError:
+        return False
+    return True
 
 
 def _refuse_while_running(settings: Settings) -> None:
@@ -224,20 +269,25 @@ def _refuse_while_running(settings: Settings) -> None:
         )
 
 
-def _run_tool(name: str, settings: Settings, arguments: list[str]) -> None:
-    """Run one of PostgreSQL's programs on the environment's database.
+def _run_tool(name: str, arguments: list[str], settings: Settings | None = None) -> None:
+    """Run one of PostgreSQL's programs, with ``settings`` on the environment's database.
 
     The password, if there is one, goes through the environment: arguments are public.
     """
-    url = make_url(settings.database_url)
-    database_url = url.set(drivername="postgresql", password=None)
+    variables = environment_variables()
+    if settings is not None:
+        url = make_url(settings.database_url)
+        where = url.set(drivername="postgresql", password=None).render_as_string()
+        arguments = [f"--dbname={where}", *arguments]
+        variables |= {"PGPASSWORD": url.password} if url.password else {}
     process = subprocess.run(
-        [str(program_path(name)), f"--dbname={database_url.render_as_string()}", *arguments],
-        env={**environment_variables(), **({"PGPASSWORD": url.password} if url.password else {})},
+        [str(program_path(name)), *arguments],
+        env=variables,
         capture_output=True,
         text=True,
         check=False,
     )
     if process.returncode:
         lines = process.stderr.strip().splitlines() or [f"status {process.returncode}"]
-        fail(f"{name} failed: {lines[-1]}")
+        why = next((line for line in lines if "error:" in line.lower()), lines[-1])
+        fail(f"{name} failed: {why}")
