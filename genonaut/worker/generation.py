@@ -187,7 +187,7 @@ class _Attempt:
             located = locate_surely(client, prompt_id)
             if located.state != "unknown":
                 log.info("reattached", job_id=self._job.id, prompt_id=prompt_id)
-                self._prompt = _Prompt(backend, prompt_id, self._graph(client, prompt_id))
+                self._prompt = _Prompt(backend, prompt_id, self._graph(prompt_id))
                 if located.entry is not None:
                     return located.entry
                 with suppress(PromptLostError):
@@ -208,20 +208,24 @@ class _Attempt:
                 log.warning("prompt_lost", job_id=self._job.id, reason=str(error))
                 return self._watch(client, self._submit(client, backend, client_id), listener)
 
-    def _graph(self, client: ComfyClient, prompt_id: str) -> dict[str, Any]:
+    def _graph(self, prompt_id: str, *, checkpoint: str = "") -> dict[str, Any]:
+        """Build the graph of a prompt; one that is not to be posted again needs no checkpoint."""
+        prefix = f"genonaut/{self._job.id}-{prompt_id}"
+        return graphs.graph_for(self._job, prefix, checkpoint=checkpoint)
+
+    def _checkpoint(self, client: ComfyClient) -> str:
         job = self._job
-        checkpoint = job.checkpoint_model
-        if checkpoint is None and "workflow" not in job.params:
-            offered = client.options().checkpoints
-            if not offered:
-                raise WorkflowRejectedError("ComfyUI has no checkpoint to draw with")
-            checkpoint = offered[0]
-        prefix = f"genonaut/{job.id}-{prompt_id}"
-        return graphs.graph_for(job, prefix, checkpoint=checkpoint or "")
+        if job.checkpoint_model is not None or "workflow" in job.params:
+            return job.checkpoint_model or ""
+        offered = client.options().checkpoints
+        if not offered:
+            raise WorkflowRejectedError("ComfyUI has no checkpoint to draw with")
+        return offered[0]
 
     def _submit(self, client: ComfyClient, backend: str, client_id: str) -> _Prompt:
         prompt_id = str(uuid4())
-        prompt = _Prompt(backend, prompt_id, self._graph(client, prompt_id))
+        graph = self._graph(prompt_id, checkpoint=self._checkpoint(client))
+        prompt = _Prompt(backend, prompt_id, graph)
         self._row.write(
             lambda session, held: attempts.begin_prompt(
                 session, held, backend=backend, prompt_id=prompt_id

@@ -14,6 +14,7 @@ from PIL import Image
 from sqlalchemy import func, select, text, update
 
 from genonaut.api.config import Settings
+from genonaut.clients.comfyui.client import BackendOptions, ComfyClient
 from genonaut.core.events import Event
 from genonaut.db.models import (
     ContentImage,
@@ -463,6 +464,16 @@ def test_pictures_that_are_ready_are_collected_however_late(
     assert reload(job).status == "completed"
     [prompt_id] = set(prompts_of(sim, job, services.database))
     assert sim.log()[prompt_id]["runs"] == 1
+
+
+def test_what_comfyui_offers_now_is_no_matter_to_what_it_has_drawn(
+    make_services, quick_job, reload, monkeypatch
+) -> None:
+    job = quick_job()
+    generation.run(make_services(storage_min_free_mb=10**9), job.id, worker="w1")
+    monkeypatch.setattr(ComfyClient, "options", lambda _: BackendOptions((), (), (), ()))
+    wait_until(lambda: generation.run(make_services(), job.id, worker="w2"))
+    assert reload(job).status == "completed"
 
 
 def test_pictures_that_comfyui_lost_are_drawn_again(services, quick_job, reload, sim) -> None:
