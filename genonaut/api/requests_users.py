@@ -11,8 +11,6 @@ from genonaut.domain import accounts
 from genonaut.domain.accounts import Wanted
 from genonaut.domain.users import Role
 
-MAX_DAYS = 3650
-
 RoleName = Literal["user", "auditor", "operator", "admin"]
 
 
@@ -94,5 +92,8 @@ class TokenRequest(Body):
         description="What it is for."
     )
     days: int | None = Field(
-        default=None, ge=1, le=MAX_DAYS, description="How long it is valid; left out: for ever."
+        default=None,
+        ge=1,
+        le=accounts.MAX_TOKEN_DAYS,
+        description="How long it is valid; left out: for ever.",
     )

@@ -62,7 +62,10 @@ def create_token(
     user: Annotated[str, typer.Option("--user", help="Whose token.")],
     name: Annotated[str, typer.Option(help="What it is for.")] = "command line",
     days: Annotated[
-        int | None, typer.Option(min=1, help="Days it is valid.", show_default="no end")
+        int | None,
+        typer.Option(
+            min=1, max=accounts.MAX_TOKEN_DAYS, help="Days it is valid.", show_default="no end"
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the token alone.")] = False,
     env: EnvOption = None,

@@ -1,6 +1,7 @@
 """Make pictures and look after them from a terminal, through the API."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -8,7 +9,7 @@ from uuid import uuid4
 import typer
 from rich.markup import escape
 
-from genonaut.cli import progress
+from genonaut.cli import progress, schema
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import (
     EnvOption,
@@ -92,12 +93,14 @@ def _lora(text: str) -> dict[str, Any]:
         number = float(strength)
     except ValueError:
         return {"name": text}
+    if not math.isfinite(number):
+        fail(f"--lora {text}: the strength must be a finite number", status=2)
     return {"name": name, "strength_model": number, "strength_clip": number}
 
 
 def _graph(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=schema.refuse)
     except ValueError as error:
         fail(f"{path} is not JSON: {error}", status=2)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from genonaut.cli import schema
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import (
     EnvOption,
@@ -139,7 +140,7 @@ def _set(body: dict[str, Any], text: str) -> None:
         body["kinds"].setdefault(kind, {})[channel] = value == "on"
         return
     try:
-        body[name] = json.loads(value)
+        body[name] = json.loads(value, parse_constant=schema.refuse)
     except ValueError:
         body[name] = value or None
 

@@ -77,15 +77,21 @@ def own_token(settings: Settings) -> str:
 
 
 class Api:
-    """A signed-in client of the API."""
+    """A signed-in client of the API.
+
+    Raises: ApiError: ``base_url`` is no URL.
+    """
 
     def __init__(self, base_url: str, token: str, *, start_with: str) -> None:
         self._base_url = base_url
         self._start_with = start_with
         self._headers = {"Authorization": f"Bearer {token}", "User-Agent": AGENT}
-        self._http = httpx.Client(
-            base_url=f"{base_url}/api/v1", headers=self._headers, timeout=30, trust_env=False
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=f"{base_url}/api/v1", headers=self._headers, timeout=30, trust_env=False
+            )
+        except httpx.InvalidURL as error:
+            raise ApiError(f"{base_url} is not a URL: {error}") from error
 
     @classmethod
     def of(cls, settings: Settings, url: str | None = None) -> Self:
@@ -174,6 +180,10 @@ class Api:
             raise ApiAwayError(
                 f"the API at {self._base_url} does not answer; start it with: {self._start_with}"
             ) from error
+        except UnicodeEncodeError as error:
+            raise ApiError("what is to be sent is not UTF-8") from error
+        except ValueError as error:  # of a number that JSON has no words for
+            raise ApiError(f"what is to be sent is not JSON: {error}") from error
         if answer.is_error:
             is_missing = answer.status_code == httpx.codes.NOT_FOUND
             raise (ApiNotFoundError if is_missing else ApiError)(_problem(answer))

@@ -22,13 +22,17 @@ def value(word: str, schema: Schema, root: Schema) -> Any:
     Only types are looked at; what else is wrong the API says better. ``root`` holds ``$defs``.
     """
     try:
-        found = json.loads(word, parse_constant=_refuse)
+        found = json.loads(word, parse_constant=refuse)
     except (ValueError, RecursionError):
         return word
     return found if _takes(schema, found, root) else word
 
 
-def _refuse(name: str) -> NoReturn:
+def refuse(name: str) -> NoReturn:
+    """Refuse what Python reads as a number and JSON does not have; for ``parse_constant``.
+
+    Raises: ValueError: always.
+    """
     raise ValueError(f"{name} is not JSON")
 
 

@@ -17,6 +17,8 @@ from genonaut.db.session import savepoint
 from genonaut.domain import users
 from genonaut.domain.users import Role
 
+MAX_TOKEN_DAYS = 3650
+
 
 class Wanted(TypedDict, total=False):
     """What is to become of an account; what is left out stays."""

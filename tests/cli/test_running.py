@@ -93,6 +93,9 @@ def test_a_workflow_and_a_lora(running: Commands, tmp_path: Path) -> None:
     graph.write_text("{")
     said = running.refusal("jobs", "submit", "a fox", "--workflow", str(graph), status=2)
     assert said.startswith(f"{graph} is not JSON: ")
+    graph.write_text('{"1": {"class_type": "KSampler", "inputs": {"cfg": NaN}}}')
+    said = running.refusal("jobs", "submit", "a fox", "--workflow", str(graph), status=2)
+    assert said == f"{graph} is not JSON: NaN is not JSON"
 
 
 def test_a_refusal_names_each_wrong_field(running: Commands) -> None:
@@ -104,6 +107,28 @@ def test_a_refusal_names_each_wrong_field(running: Commands) -> None:
     assert said.startswith("checkpoint_model: ")
     assert running.refusal("jobs", "show", "999999") == "there is no such job"
     assert "login" in running.refusal("jobs", "list", GENONAUT_TOKEN="gn_wrong")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("jobs", "submit", "x", "--lora", "ink:nan"), 2, "--lora ink:nan: "),
+        (("jobs", "submit", "x", "--lora", "ink:1e999"), 2, "--lora ink:1e999: "),
+        (("jobs", "submit", "\udcff"), 1, "what is to be sent is not UTF-8"),
+        (("jobs", "list", "--url", "http://[::1"), 1, "http://[::1 is not a URL"),
+        (("notifications", "preferences", "digest_hour=Infinity"), 1, "digest_hour: "),
+        (("notifications", "preferences", "digest_hour=1e999"), 1, "what is to be sent is not"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(
+    running: Commands, words: tuple[str, ...], status: int, said: str
+) -> None:
+    assert running.refusal(*words, status=status).startswith(said)
+
+
+def test_a_token_cannot_be_valid_for_longer_than_there_are_years(running: Commands) -> None:
+    said = running("tokens", "create", "--user", "me", "--days", "9999999999", status=2).stderr
+    assert "9999999999 is not in the range" in said
 
 
 def test_ctrl_c_lets_go_of_a_watched_job_which_goes_on(running: Commands) -> None:

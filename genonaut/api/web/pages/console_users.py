@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from genonaut.api.deps import Id
-from genonaut.api.requests_users import MAX_DAYS, TokenRequest, UserChange, UserRequest
+from genonaut.api.requests_users import TokenRequest, UserChange, UserRequest
 from genonaut.api.routes import users as routes
 from genonaut.api.web import lists
 from genonaut.api.web.checking import FormError, check, whole
@@ -181,7 +181,7 @@ def _show(
         was=was or user,
         new_token=new_token or {"name": "", "days": ""},
         made=made,
-        max_days=MAX_DAYS,
+        max_days=accounts.MAX_TOKEN_DAYS,
         is_self=view.who.user_id == user_id,
         errors=errors or {},
     )
