@@ -127,6 +127,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": False,
         "task_time_limit": settings.task_time_limit_s,
         "task_soft_time_limit": settings.task_soft_time_limit_s,
+        "worker_pool": "genonaut.worker.prefork:TaskPool",
         "worker_max_tasks_per_child": settings.worker_max_tasks_per_child,
         "worker_prefetch_multiplier": 1,
         "worker_soft_shutdown_timeout": settings.worker_shutdown_grace_s,
