@@ -184,9 +184,9 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is ours to pass on; and one signal ends the group
             )
-            self._run_file.add(self.process.name, popen.pid)
             self._ended.clear()
             self._popen = popen
+            self._run_file.add(self.process.name, popen.pid)
         self._reader = threading.Thread(target=self._read, args=(popen,), daemon=True)
         self._reader.start()
         threading.Thread(target=self._reap, args=(popen,), daemon=True).start()

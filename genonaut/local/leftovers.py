@@ -83,5 +83,7 @@ class RunFile:
     def _write(self) -> None:
         content = {"supervisor": os.getpid(), "processes": list(self._processes.values())}
         new = self.path.with_suffix(".json.new")
-        new.write_text(json.dumps(content, indent=1))
-        new.replace(self.path)
+        # A disk that is full is no reason to lose hold of who runs: their mark tells, too.
+        with contextlib.suppress(OSError):
+            new.write_text(json.dumps(content, indent=1))
+            new.replace(self.path)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +186,19 @@ def test_restarts_what_is_killed(stage: Stage) -> None:
     stage.until("was ended by SIGKILL")
     assert processes.wait_until(lambda: "shot" in (stage.folder / "dev.json").read_text(), 10)
     assert stage.pid("shot") != pid
+
+
+def test_a_folder_that_cannot_be_written_loses_hold_of_nobody(stage: Stage) -> None:
+    supervisor = stage(toy("shot", f"import os; print('is', os.getpid()); {SLEEP}"))
+    supervisor.start()
+    supervisor.wait_ready(10)
+    first = number_in(stage.until("is "))
+    shutil.rmtree(stage.folder)
+    os.kill(first, signal.SIGKILL)
+    assert processes.wait_until(lambda: sum("is " in line for line in stage.lines) == 2, 10)
+    second = number_in([line for line in stage.lines if "is " in line][-1])
+    supervisor.stop()
+    assert is_gone(second)
 
 
 def test_kills_and_restarts_what_hangs(stage: Stage, tmp_path: Path) -> None:
