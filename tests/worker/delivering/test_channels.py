@@ -10,17 +10,12 @@ from PIL import Image
 from sqlalchemy import func, update
 from standardwebhooks import Webhook as Verifier
 
-from genonaut.db.models import (
-    ContentImage,
-    ContentItem,
-    NotificationAddress,
-    NotificationDelivery,
-)
+from genonaut.db.models import ContentImage, ContentItem, NotificationAddress, NotificationDelivery
 from genonaut.domain import addresses, notifications, signing
 from genonaut.worker import delivering, discovery
 from genonaut.worker.channels.webhook import Webhook
 from tests.support.sinks import answer, drip, echo, flood
-from tests.worker.conftest import SECRET_KEY
+from tests.worker.delivering.conftest import SECRET_KEY
 
 
 def again(database, row) -> None:

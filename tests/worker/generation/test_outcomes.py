@@ -1,131 +1,19 @@
 """One claim of a job, in this process, against the simulator: every way it can end."""
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import timedelta
 from io import BytesIO
-from itertools import count
-from typing import Any
 
 import pytest
 import redis
 from PIL import Image
-from sqlalchemy import func, select, text, update
+from sqlalchemy import select, update
 
-from genonaut.api.config import Settings
-from genonaut.clients.comfyui.client import BackendOptions, ComfyClient
 from genonaut.core.events import Event
-from genonaut.db.models import (
-    ContentImage,
-    ContentItem,
-    GenerationJob,
-    JobAttempt,
-    UserNotification,
-)
-from genonaut.db.session import Database
+from genonaut.db.models import ContentImage, ContentItem, GenerationJob, UserNotification
 from genonaut.domain import generation as jobs
-from genonaut.domain.generation import NewJob
 from genonaut.worker import generation
-from genonaut.worker.services import Services
-from tests.support.racing import Racing
-from tests.support.simulator import (
-    RunningSimulator,
-    free_port,
-    running_simulator,
-    text_to_image,
-    wait_until,
-)
-
-_SEEDS = count(1)  # never the same graph twice: ComfyUI would answer from its cache
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[RunningSimulator]:
-    with running_simulator() as running:
-        yield running
-
-
-@pytest.fixture
-def sim(simulator: RunningSimulator) -> Iterator[RunningSimulator]:
-    yield simulator
-    simulator.faults()
-
-
-@pytest.fixture
-def make_services(
-    committed_database: Database, make_settings: Callable[..., Settings], sim: RunningSimulator
-) -> Iterator[Callable[..., Services]]:
-    made: list[Services] = []
-
-    def make(**overrides: Any) -> Services:
-        values = {
-            "comfyui_url": sim.url,
-            "comfyui_poll_interval_s": 0.1,
-            "comfyui_connect_timeout_s": 1,
-            "job_retry_backoff_s": 0.01,
-            "storage_min_free_mb": 0,
-            **overrides,
-        }
-        made.append(Services.connect(make_settings(**values)))
-        return made[-1]
-
-    yield make
-    for services in made:
-        services.renderer.close()
-        services.database.close()
-        services.events.close()
-
-
-@pytest.fixture
-def services(make_services: Callable[..., Services]) -> Services:
-    return make_services()
-
-
-@pytest.fixture
-def quick_job(make_job: Callable[..., GenerationJob]) -> Callable[..., GenerationJob]:
-    def make(
-        prompt: str = "a lighthouse", *, max_attempts: int = 4, **fields: Any
-    ) -> GenerationJob:
-        sampler = {"steps": 3, "seed": next(_SEEDS)}
-        values: dict[str, Any] = {"width": 64, "height": 64, "sampler_params": sampler, **fields}
-        return make_job(request=NewJob(prompt, **values), max_attempts=max_attempts)
-
-    return make
-
-
-@pytest.fixture
-def wait_for_long(committed_database: Database) -> Callable[[GenerationJob], None]:
-    """Make a job look as if it had waited for half a minute and more, and be due."""
-
-    def make(job: GenerationJob) -> None:
-        with committed_database.transaction() as session:
-            session.execute(
-                text(
-                    "UPDATE generation_jobs SET available_at = now(),"
-                    " waiting_since = now() - interval '31 seconds' WHERE id = :id"
-                ),
-                {"id": job.id},
-            )
-
-    return make
-
-
-def outcomes(database: Database, job_id: int) -> list[str | None]:
-    with database.transaction() as session:
-        return list(
-            session.scalars(
-                select(JobAttempt.outcome)
-                .where(JobAttempt.job_id == job_id)
-                .order_by(JobAttempt.id)
-            )
-        )
-
-
-def prompts_of(sim: RunningSimulator, job: GenerationJob, database: Database) -> list[str]:
-    with database.transaction() as session:
-        used = session.scalars(select(JobAttempt.prompt_id).where(JobAttempt.job_id == job.id))
-        return [prompt_id for prompt_id in used if prompt_id in sim.log()]
+from tests.support.simulator import text_to_image, wait_until
+from tests.worker.generation.conftest import SEEDS, outcomes, prompts_of
 
 
 def test_makes_clean_pictures_with_thumbnails_and_one_notice(services, quick_job, reload) -> None:
@@ -186,16 +74,6 @@ def test_fetches_a_damaged_picture_once_more(services, quick_job, reload, sim, v
     job = quick_job()
     generation.run(services, job.id, worker="w1")
     assert reload(job).status == "completed"
-
-
-def test_a_download_that_breaks_off_is_repeated_later_without_drawing_again(
-    services, quick_job, reload, sim
-) -> None:
-    sim.faults(view="truncated", count=1)
-    job = quick_job()
-    wait_until(lambda: generation.run(services, job.id, worker="w1"))
-    assert reload(job).status == "completed"
-    assert len(set(prompts_of(sim, job, services.database))) == 1
 
 
 def test_tries_again_when_the_picture_stays_damaged(services, quick_job, reload, sim) -> None:
@@ -294,107 +172,6 @@ def test_a_cancel_stops_the_prompt_and_nothing_else(services, quick_job, reload,
     assert outcomes(services.database, job.id) == ["cancelled"]
 
 
-def test_no_comfyui_means_waiting_without_an_attempt(make_services, quick_job, reload, sim) -> None:
-    services = make_services(comfyui_url=f"http://127.0.0.1:{free_port()}")
-    job = quick_job()
-    generation.run(services, job.id, worker="w1")
-    waiting = reload(job)
-    assert (waiting.status, waiting.attempt) == ("pending", 0)
-    assert waiting.progress["phase"] == "waiting_for_backend"
-
-
-def test_the_server_that_answers_is_chosen(make_services, quick_job, reload, sim) -> None:
-    services = make_services(comfyui_url=f"http://127.0.0.1:{free_port()},{sim.url}")
-    job = quick_job()
-    generation.run(services, job.id, worker="w1")
-    assert reload(job).status == "completed"
-    assert reload(job).backend == sim.url
-
-
-def test_pictures_wait_at_comfyui_for_room_and_are_not_drawn_again(
-    make_services, quick_job, reload, sim
-) -> None:
-    full = make_services(storage_min_free_mb=10**9)
-    job = quick_job()
-    generation.run(full, job.id, worker="w1")
-    waiting = reload(job)
-    assert (waiting.status, waiting.attempt) == ("pending", 0)
-    assert waiting.progress["phase"] == "waiting_for_storage"
-    services = make_services()
-    wait_until(lambda: generation.run(services, job.id, worker="w2"))
-    assert reload(job).status == "completed"
-    [prompt_id] = set(prompts_of(sim, job, services.database))
-    assert sim.log()[prompt_id]["runs"] == 1
-
-
-def test_pictures_that_wait_for_room_for_long_are_not_drawn_on_another_server(
-    make_services, quick_job, reload, sim, wait_for_long
-) -> None:
-    job = quick_job()
-    with running_simulator() as other:
-        both = {"comfyui_url": f"{sim.url},{other.url}"}
-        full = make_services(storage_min_free_mb=10**9, **both)
-        for _ in range(5):  # of two idle servers one would be chosen by chance
-            generation.run(full, job.id, worker="w1")
-            assert reload(job).progress["phase"] == "waiting_for_storage"
-            wait_for_long(job)
-        services = make_services(**both)
-        assert generation.run(services, job.id, worker="w2")
-        runs = [
-            server.log()[prompt_id]["runs"]
-            for server in (sim, other)
-            for prompt_id in set(prompts_of(server, job, services.database))
-        ]
-    assert runs == [1]
-
-
-def test_a_server_that_stays_away_is_left_for_another(
-    make_services, quick_job, reload, sim, wait_for_long
-) -> None:
-    job = quick_job()
-    with running_simulator() as own:
-        full = make_services(storage_min_free_mb=10**9, comfyui_url=own.url)
-        generation.run(full, job.id, worker="w1")
-        assert reload(job).backend == own.url
-        own.stop()
-        wait_for_long(job)
-        services = make_services(comfyui_url=f"{own.url},{sim.url}")
-        assert generation.run(services, job.id, worker="w2")
-    assert reload(job).backend == sim.url
-
-
-def test_a_decoder_that_cannot_start_costs_no_drawing(
-    services, quick_job, reload, sim, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = quick_job()
-    with monkeypatch.context() as patch:
-        patch.setattr("genonaut.worker.rendering.sys.executable", "/nowhere/python")
-        generation.run(services, job.id, worker="w1")
-    waiting = reload(job)
-    assert (waiting.status, waiting.attempt) == ("pending", 0)
-    wait_until(lambda: generation.run(services, job.id, worker="w2"))
-    [prompt_id] = set(prompts_of(sim, job, services.database))
-    assert sim.log()[prompt_id]["runs"] == 1
-
-
-def test_a_picture_whose_file_another_deleted_meanwhile_is_stored_again(
-    services, quick_job, reload, sim, committed_database
-) -> None:
-    job = quick_job()
-    store = Racing(services.storage, services.database)
-    racing = replace(services, storage=store)
-    assert generation.run(racing, job.id, worker="w") == []
-    waiting = reload(job)
-    assert (waiting.status, waiting.progress["phase"]) == ("pending", "waiting_for_storage")
-    assert waiting.attempt == 0
-    wait_until(lambda: generation.run(racing, job.id, worker="w"))
-    with committed_database.transaction() as session:
-        assert session.scalars(select(ContentImage.storage_key)).all() == store.removed
-    assert all(map(services.storage.exists, store.removed))
-    [prompt_id] = set(prompts_of(sim, job, committed_database))
-    assert sim.log()[prompt_id]["runs"] == 1
-
-
 def test_a_prompt_that_executes_too_long_is_stopped(make_services, quick_job, reload, sim) -> None:
     sim.faults(step_delay_s=2)
     services = make_services(comfyui_execution_timeout=1)
@@ -450,42 +227,6 @@ def test_a_server_that_refuses_every_prompt_uses_the_attempts_up(
     assert outcomes(services.database, job.id) == ["retried", "failed"]
 
 
-def test_pictures_that_are_ready_are_collected_however_late(
-    make_services, quick_job, reload, sim
-) -> None:
-    full = make_services(storage_min_free_mb=10**9)
-    job = quick_job(max_attempts=1)
-    generation.run(full, job.id, worker="w1")
-    with full.database.transaction() as session:
-        long_ago = func.now() - timedelta(hours=2)
-        session.execute(update(GenerationJob).values(execution_started_at=long_ago))
-    services = make_services()
-    wait_until(lambda: generation.run(services, job.id, worker="w2"))
-    assert reload(job).status == "completed"
-    [prompt_id] = set(prompts_of(sim, job, services.database))
-    assert sim.log()[prompt_id]["runs"] == 1
-
-
-def test_what_comfyui_offers_now_is_no_matter_to_what_it_has_drawn(
-    make_services, quick_job, reload, monkeypatch
-) -> None:
-    job = quick_job()
-    generation.run(make_services(storage_min_free_mb=10**9), job.id, worker="w1")
-    monkeypatch.setattr(ComfyClient, "options", lambda _: BackendOptions((), (), (), ()))
-    wait_until(lambda: generation.run(make_services(), job.id, worker="w2"))
-    assert reload(job).status == "completed"
-
-
-def test_pictures_that_comfyui_lost_are_drawn_again(services, quick_job, reload, sim) -> None:
-    sim.faults(view="404", count=1)
-    job = quick_job()
-    generation.run(services, job.id, worker="w1")
-    assert reload(job).progress["phase"] == "waiting_to_retry"
-    wait_until(lambda: generation.run(services, job.id, worker="w1"))
-    assert reload(job).status == "completed"
-    assert len(set(prompts_of(sim, job, services.database))) == 2
-
-
 def test_a_bug_is_told_in_the_row_and_raised(
     services, quick_job, reload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -514,7 +255,7 @@ def test_a_bug_while_it_draws_leaves_no_prompt_behind(
 
     sim.faults(step_delay_s=0.5)
     monkeypatch.setattr(generation.PromptWatch, "wait", broken)
-    job = quick_job(sampler_params={"steps": 20, "seed": next(_SEEDS)}, max_attempts=1)
+    job = quick_job(sampler_params={"steps": 20, "seed": next(SEEDS)}, max_attempts=1)
     with pytest.raises(ZeroDivisionError):
         generation.run(services, job.id, worker="w1")
     wait_until(lambda: not running())
@@ -530,7 +271,7 @@ def test_says_that_it_draws_when_the_socket_says_nothing(services, quick_job, re
     services.database.sinks.append(
         lambda events: phases.update(e.row["progress"]["phase"] for e in events if e.kind == "job")
     )
-    job = quick_job(sampler_params={"steps": 6, "seed": next(_SEEDS)})
+    job = quick_job(sampler_params={"steps": 6, "seed": next(SEEDS)})
     generation.run(services, job.id, worker="w1")
     assert reload(job).status == "completed"
     assert "drawing" in phases
@@ -554,18 +295,3 @@ def test_a_workflow_may_make_only_so_many_pictures(services, quick_job, reload) 
     job = quick_job(workflow=graph)
     generation.run(services, job.id, worker="w1")
     assert reload(job).error_code == "too_many_pictures"
-
-
-def test_a_prompt_in_a_queue_that_does_not_move_is_taken_back(
-    make_services, quick_job, reload, sim
-) -> None:
-    sim.faults(freeze=True)
-    services = make_services(task_soft_time_limit_s=1, task_time_limit_s=60)
-    first, second = quick_job(), quick_job()
-    generation.run(services, first.id, worker="w1")
-    generation.run(services, second.id, worker="w1")
-    assert reload(first).comfyui_prompt_id  # it is at work, as far as anybody can tell
-    waiting = reload(second)
-    assert (waiting.status, waiting.attempt, waiting.comfyui_prompt_id) == ("pending", 0, None)
-    assert waiting.waiting_since is not None
-    assert "time limit" in waiting.progress["reason"]
