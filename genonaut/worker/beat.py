@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 IDLE_S = 1.0
 """A schedule that is made or resumed begins at most so late."""
 FIRE_S = 5.0
+AWAY_S = 5.0
+"""Who has had no database for so long leaves the lead to one that may have it."""
 
 
 @signals.setup_logging.connect
@@ -49,7 +51,7 @@ class Scheduler(RedBeatScheduler):
         self._beat_at = float("-inf")
         self._late_s = 0.0
         self._is_synchronised = False
-        self._database_is_away = False
+        self._away_since: float | None = None
         self._dispatcher: Dispatcher | None = None
         self._repairing: threading.Thread | None = None
         self._ends = threading.Event()
@@ -64,16 +66,23 @@ class Scheduler(RedBeatScheduler):
     def tick(self, *_: Any, **__: Any) -> float:
         """Fire what is due; give the seconds until the next look."""
         try:
-            wait_s = self._tick()
+            return self._tick()
         except SQLAlchemyError as error:
-            if not self._database_is_away:
-                log.warning("beat_without_database", reason=str(error)[:200])
-            self._database_is_away = True
+            self._lost_database(error)
             return IDLE_S
-        if self._database_is_away:
+
+    def _lost_database(self, error: SQLAlchemyError) -> None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            log.warning("beat_without_database", reason=str(error)[:200])
+        elif self._leadership.leads and now - self._away_since > AWAY_S:
+            self._leadership.step_aside()
+
+    def _has_database(self) -> None:
+        if self._away_since is not None:
+            self._away_since = None
             log.info("beat_has_database")
-        self._database_is_away = False
-        return wait_s
 
     def close(self) -> None:
         """Give up the lock and take leave, so that nobody takes this beat for alive."""
@@ -108,6 +117,7 @@ class Scheduler(RedBeatScheduler):
         database = self._services.database
         with database.looking() as session:
             seen = schedule_clock.look(session)
+        self._has_database()
         self._late_s = max(self._late_s, seen.late_s)
         if seen.resume_at is not None and seen.resume_at <= seen.now:
             return 0.0 if firing.end_pauses(database, seen.now) else IDLE_S
@@ -166,6 +176,7 @@ class Scheduler(RedBeatScheduler):
             heartbeats.beat(
                 session, heartbeat_name(), kind="beat", started_at=self._started_at, info=info
             )
+        self._has_database()
         self._late_s = 0.0
 
 

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 LOOK_S = 2.0
 AWAY_S = 5.0
 """A Redis that hangs is asked so rarely: each time delays what is due by its timeout."""
+ASIDE_S = 2 * LOOK_S
+"""Within so long a standby takes what was left to it."""
 
 
 class Leadership:
@@ -58,6 +60,11 @@ class Leadership:
         self._is_away, self._leads = False, leads
         self._look_at = time.monotonic() + LOOK_S
         return leads
+
+    def step_aside(self) -> None:
+        """Free the lock, and let others take it before this beat tries again."""
+        self.give_up()
+        self._look_at = time.monotonic() + ASIDE_S
 
     def give_up(self) -> None:
         """Free the lock for the next."""

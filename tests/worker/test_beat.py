@@ -207,6 +207,15 @@ def test_one_of_two_leads_until_it_gives_up(two, app, redis_client):
     second.give_up()
 
 
+def test_who_steps_aside_leaves_the_lead_to_another(two):
+    first, second = two
+    assert first.look()
+    first.step_aside()
+    assert not first.look()
+    assert (second.look(), first.look()) == (True, False)
+    second.give_up()
+
+
 def test_a_lost_lock_is_taken_again_or_left_to_whoever_has_it(two, app, redis_client):
     first, second = two
     first.look()
@@ -319,6 +328,30 @@ def test_it_outlives_an_absence_of_postgres(scheduler, make, committed_database,
     make("b", due_at=datetime.now(UTC) - timedelta(seconds=1))
     assert scheduler.tick() == 0
     assert len(read_runs(committed_database)) == 2
+
+
+def test_whoever_stays_without_postgres_leaves_the_lead_to_another(scheduler, app, monkeypatch):
+    def away(*_, **__):
+        raise OperationalError("SELECT 1", {}, Exception("connection refused"))
+
+    other = Leadership(app)
+    scheduler.tick()
+    assert not other.look()
+    with monkeypatch.context() as patched:
+        patched.setattr(schedule_clock, "look", away)
+        patched.setattr(beat, "AWAY_S", 0.05)
+
+        def is_left_to_the_other():
+            scheduler.tick()
+            other._look_at = 0.0
+            return other.look()
+
+        until(is_left_to_the_other, "another leads", 5)
+    assert scheduler.tick() == leadership.LOOK_S
+    other.give_up()
+    scheduler._leadership._look_at = 0.0
+    assert scheduler.tick() <= beat.IDLE_S
+    assert scheduler._leadership.leads
 
 
 def test_a_pause_that_is_over_ends_in_the_loop(scheduler, make, committed_database):
