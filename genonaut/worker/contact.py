@@ -6,7 +6,7 @@ pool processes, forked before or after, read that from shared memory.
 """
 
 from ctypes import Array, c_double
-from math import inf, nan
+from math import inf, isnan, nan
 from multiprocessing.sharedctypes import RawArray
 
 Memory = Array[c_double]
@@ -39,6 +39,11 @@ class Contact:
     def had(self, now: float) -> None:
         """Note that PostgreSQL answers."""
         self._memory[0] = now
+
+    def missed(self) -> None:
+        """Note that PostgreSQL does not answer; an outage may be older than this process."""
+        if isnan(self._memory[0]):
+            self._memory[0] = -inf
 
     def note(self, now: float, clock: float) -> bool:
         """Note that it answers, and say whether holders may not have renewed their leases yet."""

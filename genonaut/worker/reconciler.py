@@ -49,6 +49,10 @@ class Reconciler:
         self._broker.close()
         self._remover.shutdown(wait=False, cancel_futures=True)
 
+    def missed(self) -> None:
+        """Know that PostgreSQL does not answer, also when no pass has come so far as to ask it."""
+        self._contact.missed()
+
     def run_once(self) -> None:
         """Make one pass, unless another worker is making one.
 

@@ -98,6 +98,7 @@ class Housekeeping(bootsteps.StartStopStep):
                     reconciler.run_once()
                 except SQLAlchemyError as error:
                     log.warning("database_away", reason=str(error)[:200])
+                    reconciler.missed()
                 except Exception:
                     # The last line of defence must not die of a bug in one rule.
                     log.exception("reconcile_failed")

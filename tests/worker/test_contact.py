@@ -40,6 +40,15 @@ def test_a_jump_of_the_databases_clock_is_an_outage(seen, settling):
     assert [contact.note(now, HOUR + clock) for now, clock in seen][-1] == settling
 
 
+def test_an_outage_may_be_older_than_the_worker():
+    contact = Contact(lost_after_s=15, grace_s=30)
+    contact.missed()
+    seen = [contact.note(now, HOUR + now) for now in (5, 15, 25, 34, 36)]
+    assert seen == [True, True, True, True, False]
+    contact.missed()  # a moment's absence of one that has had contact is no outage
+    assert not contact.note(40, HOUR + 40)
+
+
 def test_a_look_notes_nothing():
     contact = Contact(lost_after_s=15, grace_s=30)
     contact.note(0, 0)
