@@ -28,6 +28,7 @@ from genonaut.domain.schedules import Reckon, resume_all, resumed, write
 
 _MAY_FIRE = (Schedule.paused_at.is_(None), Schedule.next_due_at.is_not(None))
 _ALL_PAUSED = select(SchedulePause.id).exists()
+_SHOW_LIFE = text("SELECT 1")
 _GIVE_UP_WHEN_FROZEN = text("SET LOCAL idle_in_transaction_session_timeout = '10s'")
 
 
@@ -100,6 +101,11 @@ def give_up_when_frozen(session: Session) -> None:
     What it holds would be kept from the beat that takes over.
     """
     session.execute(_GIVE_UP_WHEN_FROZEN)
+
+
+def show_life(session: Session) -> None:
+    """Say to PostgreSQL that this process goes on, while it reckons."""
+    session.execute(_SHOW_LIFE)
 
 
 def count(session: Session) -> dict[str, int]:

@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 ACTOR = "beat"
 BATCH = 100
+SHOW_LIFE_S = 1.0
 MAX_COVERED = 10_000
 """What was passed over is put on one run up to so many due times; more make another."""
 
@@ -120,7 +121,12 @@ def _start(session: Session, rows: Sequence[Schedule], now: datetime) -> int:
     """Move schedules on and store the runs of those that were still there to be moved."""
     steps: list[Step] = []
     passed: list[tuple[datetime, ...]] = []
+    shown_at = time.monotonic()
     for row in rows:
+        # A week of minutes is ten thousand steps, and a hundred such rows take longer than idling.
+        if time.monotonic() - shown_at > SHOW_LIFE_S:
+            schedule_clock.show_life(session)
+            shown_at = time.monotonic()
         timing = timing_of(Terms.of(row))
         *before, last = due_times(timing, _due_at(row), now, limit=MAX_COVERED)
         steps.append(Step(row.name, _due_at(row), last, next_due(timing, last)))

@@ -1,6 +1,7 @@
 """Each due time has one run, or is covered by one, whoever fires and however late."""
 
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from genonaut.core.errors import ConflictError
 from genonaut.db.models import Schedule, TaskRun
-from genonaut.domain import runs, schedules
+from genonaut.domain import runs, schedule_clock, schedules
 from genonaut.domain.schedules import Missed, Terms
 from genonaut.worker import defaults, firing
 from genonaut.worker.firing import fire_due, jitter
@@ -126,6 +127,24 @@ def test_more_than_a_run_may_cover_makes_another(database, make, rows, monkeypat
     assert fire_due(database, NOON + 9 * SECOND) == 3
     accounted = [moment for run in rows() for moment in (*covered(run), run.due_at)]
     assert accounted == [NOON + n * SECOND for n in range(10)]
+
+
+def test_reckoning_for_long_is_no_reason_for_postgres_to_end_it(
+    committed_database, make, rows, monkeypatch
+):
+    due_times = firing.due_times
+
+    def slow(*args, **options):
+        time.sleep(0.12)
+        return due_times(*args, **options)
+
+    short = text("SET LOCAL idle_in_transaction_session_timeout = '300ms'")
+    monkeypatch.setattr(schedule_clock, "_GIVE_UP_WHEN_FROZEN", short)
+    monkeypatch.setattr(firing, "SHOW_LIFE_S", 0.05)
+    monkeypatch.setattr(firing, "due_times", slow)
+    for name in "abcd":
+        make(f"toys.{name}")
+    assert fire_due(committed_database, NOON) == 4
 
 
 def test_two_who_fire_at_once_make_one_run_per_due_time(committed_database, make, rows):
