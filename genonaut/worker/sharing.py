@@ -45,13 +45,16 @@ def in_parts(
 
     The attempt ends here until all parts have ended, so what precedes this is done again. Parts
     share the run's failed items. A retry of the run repeats the parts that did not complete, each
-    from its checkpoint.
+    from its checkpoint; or all, anew, when the rows of some are gone.
 
     Raises: PartsFailedError: some did not complete; the others' work is kept.
     """
     shared = ctx.resume(_Shared) or _share_out(ctx, definition, plan)
     with ctx.transaction() as session:
         found = run_families.children(session, shared.run_ids)
+    if len(found) < len(shared.run_ids):  # retention took them, so it is long ago
+        _share_out(ctx, definition, plan)
+        ctx.await_children()
     if not all(part.has_ended for part in found):
         ctx.await_children()
     lost = set(shared.run_ids) - {part.id for part in found if part.status == Status.COMPLETED}
