@@ -320,7 +320,7 @@ class _Attempt:
     def _end(self, how: Callable[..., Any], **values: Any) -> None:
         log.info("attempt_ended", job_id=self._job.id, how=how.__name__, **values)
         try:
-            self._row.write(lambda session, held: how(session, held, **values))
+            self._row.end(lambda session, held: how(session, held, **values))
         except LeaseLostError:
             self._on_lease_lost()
 

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -154,6 +155,16 @@ class HeldRow(Generic[HeldT]):
                     raise
                 log.warning("database_away", id=self._held.row_id, reason=str(error)[:200])
                 time.sleep(1)
+
+    def end(self, write: Callable[[Session, HeldT], T]) -> T:
+        """Write how the work has ended; a time limit that strikes meanwhile has come too late.
+
+        Raises: LeaseLostError: the row is not held under our token any more, or is ended by now.
+        """
+        try:
+            return self.write(write)
+        except SoftTimeLimitExceeded:
+            return self.write(write)
 
 
 class HeldJob(HeldRow[Claim]):

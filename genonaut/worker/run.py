@@ -347,7 +347,7 @@ class _Attempt:
             run_attempts.complete(session, held, result, **columns)
 
         try:
-            self._row.write(write)
+            self._row.end(write)
         except LeaseLostError as error:
             log.warning("fenced_out", run_id=self._held.row_id, reason=str(error))
         except ConflictError:
@@ -367,6 +367,6 @@ class _Attempt:
         if how is run_attempts.fail:
             columns["progress"] = {**columns["progress"], "phase": "failed"}
         try:
-            self._row.write(lambda session, held: how(session, held, **values, **columns))
+            self._row.end(lambda session, held: how(session, held, **values, **columns))
         except LeaseLostError as error:
             log.warning("fenced_out", run_id=self._held.row_id, reason=str(error))

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -290,6 +291,30 @@ def test_bad_items_are_listed_and_the_run_goes_on(toy, start_run, task_services)
     assert (row.status, row.failed_items) == ("completed", 2)
     with task_services.database.transaction() as session:
         assert [f.ref for f in run_history.failures(session, row.id)] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_time_limit_that_strikes_while_the_end_is_written_changes_nothing(
+    toy, start_run, monkeypatch, fails
+):
+    def work(ctx, params):
+        if fails:
+            raise ConflictError("no")
+        return Result(total=1)
+
+    name = "fail" if fails else "complete"
+    write, struck = getattr(run_attempts, name), []
+
+    def strike_once(session, held, *args, **values):
+        if not struck:
+            struck.append(True)
+            raise SoftTimeLimitExceeded
+        write(session, held, *args, **values)
+
+    strike_once.__name__ = name
+    monkeypatch.setattr(run_attempts, name, strike_once)
+    row = start_run(toy(work))
+    assert (row.status, row.attempt) == ("failed" if fails else "completed", 1)
 
 
 def test_a_run_that_lost_its_claim_writes_nothing(toy, start_run, task_services):
