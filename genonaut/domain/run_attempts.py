@@ -24,6 +24,7 @@ from genonaut.domain.run_families import copy_failures
 from genonaut.domain.runs import (
     RUNS,
     WAITING_FOR_CHILDREN,
+    cancel_children,
     let_next_begin,
     wake,
 )
@@ -239,6 +240,7 @@ def _put_off(
 def cancelled(session: Session, held: RunClaim, **columns: Any) -> None:
     """End the run as cancelled, its checkpoint kept."""
     progress = {**columns.pop("progress", held.run.progress), "phase": "cancelled"}
+    cancel_children(session, held.row_id)
     ended = RUNS.move(
         session, held.row_id, Status.CANCELLED, token=held.token, progress=progress, **columns
     )

@@ -327,7 +327,7 @@ def request_cancel(session: Session, run_id: int) -> TaskRun:
         NotFoundError: there is no such run.
         ConflictError: it has already ended otherwise.
     """
-    _cancel_children(session, run_id)  # first, as they lock themselves before their parent
+    cancel_children(session, run_id)
     run = RUNS.note(
         session,
         run_id,
@@ -346,12 +346,12 @@ def request_cancel(session: Session, run_id: int) -> TaskRun:
 
 def close_cancelled(session: Session, run: TaskRun) -> TaskRun:
     """End a pending run as ``cancelled``; what waited behind it may begin."""
-    ended = RUNS.move(session, run.id, Status.CANCELLED, progress={**run.progress, **_CANCELLED})
+    cancel_children(session, run.id)
+    ended = RUNS.move(
+        session, run.id, Status.CANCELLED, progress={**run.progress, "phase": "cancelled"}
+    )
     let_next_begin(session, ended)
     return ended
-
-
-_CANCELLED = {"phase": "cancelled"}
 
 
 def again(session: Session, run_id: int, request: NewRun) -> Taken:
@@ -372,7 +372,8 @@ def again(session: Session, run_id: int, request: NewRun) -> Taken:
     )
 
 
-def _cancel_children(session: Session, run_id: int) -> None:
+def cancel_children(session: Session, run_id: int) -> None:
+    """Cancel what a run has started; before its own row is locked, as theirs are locked first."""
     for child_id in session.scalars(_unfinished_children(run_id).with_for_update()).all():
         request_cancel(session, child_id)
 
@@ -403,7 +404,7 @@ def let_next_begin(session: Session, ended: TaskRun) -> TaskRun | None:
     Its parent may go on, and what it started is cancelled if it was.
     """
     if ended.status == Status.CANCELLED:  # it may have started some since that was asked for
-        _cancel_children(session, ended.id)
+        cancel_children(session, ended.id)
     if ended.parent_id is not None:
         wake(session, ended.parent_id)
     if ended.overlap_key is None or ended.held_back:

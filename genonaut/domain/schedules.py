@@ -404,7 +404,7 @@ def resume_all(session: Session, reckon: Reckon, *, now: datetime) -> bool:
     passed = session.scalars(
         select(Schedule)
         .where(Schedule.paused_at.is_(None), Schedule.next_due_at <= now)
-        .order_by(Schedule.next_due_at, Schedule.name)
+        .order_by(Schedule.name)  # the order of all who lock several
         .with_for_update()
     ).all()
     times: dict[str, datetime] = {}

@@ -4,11 +4,14 @@ import threading
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from genonaut.core.clock import utcnow
 from genonaut.domain import run_attempts, run_families, run_history, runs
 from genonaut.domain.run_attempts import Failure
 from genonaut.domain.runs import RUNS
+from tests.support.simulator import wait_until
 
 
 @pytest.fixture
@@ -164,6 +167,44 @@ def test_cancelling_a_family_does_not_deadlock_with_its_ends(committed_database,
         runs.request_cancel(session, parent.id)
     thread.join(10)
     assert (reload(parent).status, reload(one.run).status) == ("cancelled", "completed")
+
+
+def test_a_parent_that_is_cancelled_while_it_runs_does_not_deadlock_with_its_children(
+    committed_database, make_run_claim, make_run, reload
+):
+    parent = make_run_claim()
+    one = make_run_claim(make_run(parent_id=parent.row_id))
+    with committed_database.transaction() as session:
+        runs.request_cancel(session, parent.row_id)
+    ready = threading.Event()
+    failures = []
+
+    def end():
+        try:
+            with committed_database.transaction() as session:
+                RUNS.write(session, one.row_id, token=one.token, result=None)
+                ready.set()
+                until_somebody_waits(committed_database)
+                run_attempts.cancelled(session, one)
+        except OperationalError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    ready.wait(5)
+    with committed_database.transaction() as session:
+        run_attempts.cancelled(session, parent)
+    thread.join(10)
+    assert failures == []
+    assert (reload(parent.run).status, reload(one.run).status) == ("cancelled", "cancelled")
+
+
+def until_somebody_waits(database):
+    def waits():
+        with database.transaction() as session:
+            return session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+    wait_until(waits)
 
 
 def test_what_children_could_not_do_is_listed_once_with_their_parent(
