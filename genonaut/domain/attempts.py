@@ -320,15 +320,17 @@ def wait(
                 "epoch", func.now() - func.coalesce(GenerationJob.waiting_since, func.now())
             ).label("waited_s"),
             (GenerationJob.execution_started_at >= JobAttempt.started_at).label("executed"),
+            GenerationJob.backend,
+            GenerationJob.comfyui_prompt_id,
         )
         .join(JobAttempt, JobAttempt.job_id == GenerationJob.id)
         .where(GenerationJob.id == job.id, JobAttempt.lease_token == held.token)
     ).one_or_none()
     waited_s = float(row.waited_s) if row else 0.0
-    if waited_s > deadline_s:
+    if row is not None and waited_s > deadline_s:
         message = f"waited {deadline_s / 3600:.1f} hours: {reason}"
         fail(session, held, code=code, message=message)
-        abandon(session, job.backend, job.comfyui_prompt_id)
+        abandon(session, row.backend, row.comfyui_prompt_id)  # it may be one of this attempt's
         return False
     count = bool(row and row.executed) and phase == "waiting_for_backend"
     changes: dict[str, Any] = {} if keep_prompt else dict(_NO_PROMPT)

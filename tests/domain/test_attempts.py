@@ -10,6 +10,7 @@ from sqlalchemy import func, select, text
 
 from genonaut.core.errors import ConflictError, LeaseLostError
 from genonaut.db.models import (
+    AbandonedPrompt,
     ContentImage,
     ContentItem,
     GenerationJob,
@@ -293,6 +294,18 @@ def test_waiting_ends_at_its_deadline(make_job, make_claim, reload, act):
     job = reload(held)
     assert (job.status, job.error_code) == ("failed", "backend_unavailable")
     assert job.error_message == "waited 1.0 hours: refused"
+
+
+def test_a_prompt_posted_before_its_deadline_is_removed_at_comfyui(
+    make_job, make_claim, act, database
+):
+    since = func.now() - text("interval '2 hours'")
+    held = make_claim(make_job(waiting_since=since, backend="b", comfyui_prompt_id="old"))
+    act(attempts.begin_prompt, held, backend="c", prompt_id="new")
+    assert not act(attempts.wait, held, **WAIT)
+    with database.transaction() as session:
+        left = {(row.backend, row.prompt_id) for row in session.scalars(select(AbandonedPrompt))}
+    assert left == {("b", "old"), ("c", "new")}
 
 
 @pytest.mark.parametrize(("waited_s", "delay_s"), [(0, 5), (60, 15), (3000, 30)])
