@@ -255,7 +255,8 @@ def task(
         dry_run: whether the function heeds ``ctx.dry_run``.
         only_failed: gives, from the parameters and the id of a run, those of another that tries
             only the items which that run could not do; default: the task has no such way.
-        aliases: older names, under which runs and schedules may still be stored.
+        aliases: older names, under which runs and schedules may still be stored. The migration of
+            a rename gives unfinished runs the new name: overlap is judged by what is stored.
 
     Raises: TaskDeclarationError: the declaration is wrong; the message says how.
     """
