@@ -21,6 +21,7 @@ from tests.reliability.ticking import (
     runs,
     schedule,
 )
+from tests.support.proxy import Proxy
 
 NAMES = tuple(f"tick-{n:02}" for n in range(5))
 YEARLY = "toys.tick.yearly"
@@ -77,6 +78,26 @@ def test_f21_a_standby_takes_over_within_half_a_minute(rig: Rig, how: str) -> No
     rig.stop()
     check_accounts(rig, *NAMES)
     assert any(len(run.covers or []) > 5 for run in runs(rig, NAMES[0])), "one run for the gap"
+
+
+@pytest.mark.slow
+def test_f21_a_leader_cut_off_from_its_database_leaves_the_lead_to_a_standby(rig: Rig) -> None:
+    every_second(rig, *NAMES)
+    with Proxy(rig.postgres.port) as proxy:
+        first = rig.beat("beat1", DATABASE_URL_TEST=rig.database_url(proxy.port))
+        wait_for_runs(rig, 1, *NAMES)
+        rig.beat("beat2")
+        until(lambda: roles(rig) == ["active", "standby"], "the second reports")
+        proxy.refuse()
+        cut_at = time.monotonic()
+        wait_for_runs(rig, 5, *NAMES)
+        rig.measure("F21, beat without its database to the fifth run", cut_at)
+        assert time.monotonic() - cut_at < 30
+        proxy.forward()
+        first.wait_for_log("beat_has_database")
+        wait_for_runs(rig, 2, *NAMES)
+        rig.stop()
+    check_accounts(rig, *NAMES)
 
 
 def test_f21_a_beat_that_ends_in_good_order_leaves_at_once(rig: Rig) -> None:
