@@ -116,7 +116,9 @@ def notices_match(books: Books) -> Iterator[str]:
         found = told.pop(job.id, [])
         if found != expected:
             yield f"job {job.id} is {job.status}, and its owner was told {found}"
-    yield from (f"somebody was told {kinds} about {job_id}" for job_id, kinds in told.items())
+    for notice in books.notices:
+        if notice.data.get("job_id") in told:
+            yield f"somebody was told at {notice.created_at:%X}: {notice.title} {notice.body}"
 
 
 @check("every attempt is closed, and the one that completed a job was the only one to do so")
