@@ -119,8 +119,9 @@ class Scheduler(RedBeatScheduler):
             seen = schedule_clock.look(session)
         self._has_database()
         self._late_s = max(self._late_s, seen.late_s)
-        if seen.resume_at is not None and seen.resume_at <= seen.now:
-            return 0.0 if firing.end_pauses(database, seen.now) else IDLE_S
+        is_over = seen.resume_at is not None and seen.resume_at <= seen.now
+        if is_over and firing.end_pauses(database, seen.now):
+            return 0.0
         if seen.next_due_at is None:
             return IDLE_S
         if seen.next_due_at <= seen.now:

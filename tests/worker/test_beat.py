@@ -370,6 +370,21 @@ def test_a_pause_that_is_over_ends_in_the_loop(scheduler, make, committed_databa
     assert read_runs(committed_database) == []
 
 
+def test_a_pause_that_somebody_holds_keeps_no_other_from_being_fired(
+    scheduler, make, committed_database
+):
+    scheduler.tick()  # it brings the code's, for which it waits
+    now = datetime.now(UTC)
+    make("a")
+    make("b", due_at=now - timedelta(seconds=1))
+    with committed_database.transaction() as session:
+        schedules.pause(session, "a", actor="ada", now=now, until=now + timedelta(milliseconds=1))
+    with committed_database.transaction() as held:
+        schedules.one(held, "a", hold=True)
+        scheduler.tick()
+        assert [run.schedule for run in read_runs(committed_database)] == ["b"]
+
+
 def test_a_fault_in_the_view_does_not_end_it(scheduler, make, app, redis_client, monkeypatch):
     repair, calls = Projection.repair, []
 
