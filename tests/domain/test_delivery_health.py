@@ -2,13 +2,14 @@
 
 from datetime import timedelta
 
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from genonaut.core.clock import utcnow
 from genonaut.db.models import NotificationDelivery
 from genonaut.domain import delivery_health, lanes
 from genonaut.domain.deliveries import DELIVERIES
 from genonaut.domain.lifecycle import Status
+from tests.support.plans import explain
 
 
 def test_it_counts_what_waits_what_ended_lately_and_the_addresses(
@@ -46,3 +47,19 @@ def test_it_counts_what_waits_what_ended_lately_and_the_addresses(
 def test_a_channel_nobody_uses_counts_nothing():
     assert delivery_health.nothing()["pending"] == 0
     assert delivery_health.nothing()["last_error"] is None
+
+
+def test_what_waits_is_found_without_reading_what_was_sent(session, make_user):
+    session.execute(
+        text(
+            "INSERT INTO notification_deliveries (user_id, channel, subject, message_id, lane,"
+            " host, status, celery_task_id, completed_at)"
+            " SELECT :user, 'email', n::text, '', 'email', 'email', 'completed', '', now()"
+            " FROM generate_series(1, 5000) AS n"
+        ),
+        {"user": make_user().id},
+    )
+    session.execute(text("ANALYZE notification_deliveries"))
+    (plan,) = explain(session, delivery_health.waiting)
+    assert "Seq Scan" not in plan, plan
+    assert "ix_notification_deliveries_running" in plan, plan

@@ -3,11 +3,12 @@
 import re
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from genonaut.db.models import GenerationJob, TaskRun
 from genonaut.domain import reaping, repairs
 from genonaut.domain.delivery import Outbox, fixed
+from tests.support.plans import explain
 from tests.support.reaping import LIMITS
 
 OUTBOXES = (
@@ -44,27 +45,13 @@ def many_that_are_over(database, make_user):
 def plans(database):
     """Explain every statement that a block of code runs."""
 
-    def explain(act):
-        seen = []
+    def look(act):
         with database.transaction() as session:
-            connection = session.connection()
             # Of a table with few rows the planner would read all; with many it may not.
-            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            session.execute(text("SET LOCAL enable_seqscan = off"))
+            return explain(session, act)
 
-            def note(_, __, statement, parameters, *___):
-                seen.append((statement, parameters))
-
-            event.listen(connection, "before_cursor_execute", note)
-            act(session)
-            event.remove(connection, "before_cursor_execute", note)
-            return [
-                "\n".join(
-                    row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
-                )
-                for statement, parameters in seen
-            ]
-
-    return explain
+    return look
 
 
 def check(plan: str) -> None:
