@@ -76,6 +76,10 @@ class ProcessState:
         """Whether it was seen lately."""
         return self.seen_s < SILENT_AFTER_S
 
+    def serves(self, queue: str) -> bool:
+        """Whether it takes work from the queue."""
+        return queue in self.info.get("queues", [])
+
     def public(self) -> dict[str, Any]:
         """Give it ready for JSON."""
         return {
@@ -148,7 +152,7 @@ def judge(
     """
     checks = [_beat(alive), _schedules(late)]
     for state in states:
-        serving = [p for p in alive if p.is_alive and state.queue in p.info.get("queues", [])]
+        serving = [p for p in alive if p.is_alive and p.serves(state.queue)]
         many = f"{len(serving)} alive" if serving else "none alive that serves it"
         checks.append(Check(f"workers.{state.queue}", bool(serving), many))
         checks.append(_waiting(state, limits))
