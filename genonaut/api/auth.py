@@ -6,7 +6,9 @@ must come from one of our own pages.
 """
 
 import hmac
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from fastapi import Response
@@ -22,6 +24,8 @@ from genonaut.domain.users import Login, Principal
 CSRF_HEADER = "X-CSRF-Token"
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_FORWARDED = re.compile(r"forwarded|via|x-real-ip|x-forwarded-.+")
+_THIS_MACHINE = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,22 @@ def of_socket(connection: HTTPConnection, settings: Settings) -> Credentials:
 def _bearer(connection: HTTPConnection) -> str | None:
     kind, _, value = connection.headers.get("authorization", "").partition(" ")
     return value.strip() if kind.lower() == "bearer" else None
+
+
+def is_local(connection: HTTPConnection) -> bool:
+    """Whether a program on this machine asks for itself.
+
+    Behind a reverse proxy on this machine every peer is loopback. So what was forwarded does not
+    count, as its headers say, nor what asks for a host of another name, which most proxies keep.
+    """
+    if connection.client is None or any(map(_FORWARDED.fullmatch, connection.headers)):
+        return False
+    if not _THIS_MACHINE.fullmatch(connection.headers.get("host", "")):
+        return False
+    try:
+        return ip_address(connection.client.host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_origin(connection: HTTPConnection, settings: Settings, *, required: bool = False) -> None:

@@ -20,6 +20,8 @@ from genonaut.domain.runs import AlreadyRunningError
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+DATABASE_AWAY = (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError)
+"""What is raised while PostgreSQL does not answer."""
 
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 _POINTER_MAX = 200
@@ -62,7 +64,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GenonautError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, http)
-    for kind in (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError):
+    for kind in DATABASE_AWAY:
         app.add_exception_handler(kind, database_unavailable)
 
 
@@ -151,6 +153,11 @@ async def http(_: Request, error: Exception) -> Response:
 
 
 async def database_unavailable(_: Request, error: Exception) -> Response:
-    """Say that PostgreSQL is away, and note it."""
+    """Answer that PostgreSQL is away, and note it."""
     log.warning("database_unavailable", error=type(error).__name__)
+    return database_away()
+
+
+def database_away() -> Response:
+    """Say that PostgreSQL is away."""
     return unavailable("the database does not answer; try again shortly", "database_unavailable")

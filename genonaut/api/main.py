@@ -23,6 +23,7 @@ from genonaut.api.routes import (
     generation_options,
     health,
     mail_links,
+    metrics,
     notification_settings,
     notifications,
     operations,
@@ -106,7 +107,7 @@ def create_app(
     for module in (*made, *own, *admin):
         resources.include_router(module.router)
     app.include_router(resources)
-    for root in (health, webhooks, sockets, mail_links):
+    for root in (health, metrics, webhooks, sockets, mail_links):
         app.include_router(root.router)
     pages.install(app)
     return app

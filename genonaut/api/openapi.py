@@ -27,6 +27,8 @@ TAGS = [
 ]
 PUBLIC = frozenset({"logIn", "livez", "readyz", "health", "receiveComfyuiWebhook"})
 """Operations without a login."""
+LOCAL = frozenset({"readMetrics"})
+"""Operations that a program on this machine needs no login for."""
 
 _DESCRIPTION = """Turn prompts into pictures with ComfyUI.
 
@@ -72,4 +74,6 @@ def _complete(app: FastAPI, cookie_name: str) -> dict[str, Any]:
         for operation in path.values():
             if operation["operationId"] not in PUBLIC:
                 operation["security"] = [{"bearer": []}, {"session": []}]
+                if operation["operationId"] in LOCAL:
+                    operation["security"].insert(0, {})
     return document

@@ -81,8 +81,13 @@ def test_without_the_database_requests_are_503_and_work_again_afterwards(
             assert client.get("/health").json()["status"] == "down"
             assert client.get("/readyz").status_code == 503
             assert client.get("/livez").status_code == 200
+            assert client.get("/metrics").status_code == 200
+            assert "\ngenonaut_up 0.0\n" in client.get("/metrics").text
+            answer = client.get("/metrics", headers={"X-Real-IP": "192.0.2.7"})
+            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
             server.start()
             assert client.get("/api/v1/me").status_code == 401
+            assert "\ngenonaut_up 1.0\n" in client.get("/metrics").text
 
 
 def test_health_is_ok_when_a_worker_that_draws_and_comfyui_are_there(
@@ -180,6 +185,9 @@ def test_a_database_that_hangs_delays_nobody_for_long(serve, api_settings):
                     answer = client.get(path)
                     assert answer.elapsed.total_seconds() < most_s, path
                     assert answer.status_code == (200 if path == "/livez" else 503), path
+                answer = client.get("/metrics")
+                assert answer.elapsed.total_seconds() < 6
+                assert "\ngenonaut_up 0.0\n" in answer.text
             finally:
                 server.cont()
             wait_until(lambda: client.get("/readyz").status_code == 200)
