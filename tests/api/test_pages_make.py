@@ -104,6 +104,15 @@ def test_another_like_it_has_every_digit_of_every_setting(browser):
     assert value_of(like, "lora_strength_clip") == "0.75"
 
 
+def test_another_like_it_has_texts_that_end_as_numbers_do(browser):
+    ask(browser, prompt="a poster that says v2.0", checkpoint_model="v2.0", lora_name=["ink.0", ""])
+    (job,) = jobs_of(browser)
+    like = browser.get("/", params={"like": job["id"]})
+    assert re.search(r'name="prompt"[^>]*>\na poster that says v2.0</textarea>', like.text)
+    assert value_of(like, "checkpoint_model") == "v2.0"
+    assert value_of(like, "lora_name") == "ink.0"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -142,4 +142,5 @@ def _number(name: str, text: str) -> int | float | str:
 
 def _text(value: object) -> str:
     # All of its digits: the same seed with others draws another picture.
-    return "" if value is None else str(value).removesuffix(".0")
+    text = "" if value is None else str(value)
+    return text.removesuffix(".0") if isinstance(value, float) else text
