@@ -44,7 +44,9 @@ class Answer:
 def check_url(text: str) -> httpx.URL:
     """Read the URL of a webhook, in its usual form.
 
-    Raises: InvalidInputError: it is not http or https, names no host, or carries a login.
+    Raises:
+        InvalidInputError: it is not http or https, names no host, carries a login, or is too long,
+            as given or in its usual form, where a letter beyond ASCII takes six characters or more.
     """
     if len(text) > MAX_URL or any(ord(char) <= 32 or ord(char) == 127 for char in text):
         raise InvalidInputError(
@@ -65,6 +67,10 @@ def check_url(text: str) -> httpx.URL:
         raise InvalidInputError("must begin with https:// or http:// and a host", field="address")
     if url.userinfo or url.fragment or "%" in host or seen_otherwise != host.strip("[]").lower():
         raise InvalidInputError("must not carry a login or a fragment", field="address")
+    if len(str(url)) > MAX_URL:
+        raise InvalidInputError(
+            f"takes {len(str(url))} characters once encoded; {MAX_URL} are allowed", field="address"
+        )
     return url
 
 

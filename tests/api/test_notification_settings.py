@@ -129,6 +129,7 @@ def test_a_channel_that_takes_no_address_is_404(ada, name):
         "example.org",
         "https://example.org\r\nX: y",
         f"https://example.org/{'x' * 2000}",
+        f"https://203.0.114.7/{'é' * 331}",
     ],
 )
 def test_a_webhook_that_is_not_public_or_no_url_is_refused(database, ada, address):

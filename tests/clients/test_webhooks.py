@@ -148,7 +148,11 @@ def test_no_proxy_of_the_environment_stands_between(sink, monkeypatch):
         *("http://a@b.example/", "http://a:b@c.example/", "http://example.org/#x"),
         *("http://exa mple.org", "http://example.org\n", "http://example.org\t/", "http://[::1"),
         *("http://example.org:0/", "http://example.org:99999/", "http://[fe80::1%25eth0]/"),
-        "http://" + "x" * 2000,
+        *(
+            "http://" + "x" * 2000,
+            "http://example.org/" + "é" * 331,
+            "http://example.org/" + '"' * 661,
+        ),
     ],
 )
 def test_what_is_no_url_of_a_receiver_is_refused(text):
@@ -161,3 +165,4 @@ def test_a_url_gets_its_usual_form():
     assert str(webhooks.check_url("HTTPS://Example.ORG/A?b=C")) == "https://example.org/A?b=C"
     assert webhooks.check_url("https://bücher.example/").raw_host == b"xn--bcher-kva.example"
     assert isinstance(webhooks.check_url("http://[2a00::1]:80/"), httpx.URL)
+    assert len(str(webhooks.check_url("http://example.org/" + "é" * 330))) == 1999
