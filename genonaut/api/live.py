@@ -149,9 +149,9 @@ class Mailbox:
             for key in self._open
         }
 
-    def open_jobs(self) -> set[int]:
-        """Give the jobs that have not ended."""
-        return {row_id for kind, row_id in self._open if kind == "job"}
+    def open_ids(self, kind: str) -> frozenset[int]:
+        """Give the rows of a kind that have not ended."""
+        return frozenset(row_id for of, row_id in self._open if of == kind)
 
     def _track(self, key: Key, *, final: bool) -> None:
         if key[0] in _KINDS and (key in self._open) == final:
@@ -254,7 +254,7 @@ class Live:
         try:
             while True:
                 mailbox.jobs_changed.clear()
-                wanted = mailbox.open_jobs()
+                wanted = mailbox.open_ids("job")
                 for job_id in wanted - heard.keys():
                     heard[job_id] = partial(mailbox.offer_frame, job_id=job_id)
                     # Not waited for: a frame that is missed is followed by another.
@@ -293,7 +293,7 @@ class Live:
             for (kind, row_id), version in mailbox.open_rows().items():
                 rows[kind][row_id] = min(version, rows[kind].get(row_id, version))
         users = {
-            UUID(topic.removeprefix("user:")): _known_to_all(mailboxes)
+            UUID(topic.removeprefix("user:")): _known_to_all(mailboxes, "job")
             for topic, mailboxes in self._mailboxes.items()
             if topic.startswith("user:")
         }
@@ -301,7 +301,7 @@ class Live:
         return _Watched(
             rows,
             users,
-            runs=_known_to_all(auditors) if auditors else None,
+            runs=_known_to_all(auditors, "run") if auditors else None,
             logins=frozenset(box.login for box in self._all() if box.login is not None),
         )
 
@@ -317,10 +317,8 @@ def message_text(event: Event) -> str:
     return json.dumps(event.payload(), separators=(",", ":"))
 
 
-def _known_to_all(mailboxes: set[Mailbox]) -> frozenset[int]:
-    return frozenset.intersection(
-        *(frozenset(row_id for _, row_id in mailbox.open_rows()) for mailbox in mailboxes)
-    )
+def _known_to_all(mailboxes: set[Mailbox], kind: str) -> frozenset[int]:
+    return frozenset.intersection(*(mailbox.open_ids(kind) for mailbox in mailboxes))
 
 
 def _look(session: Session, watched: _Watched) -> tuple[list[Event], dict[LoginId, Role]]:

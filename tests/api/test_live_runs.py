@@ -103,7 +103,7 @@ def test_auditors_hear_of_every_run_and_see_the_queues(
 
 
 def test_lost_events_are_healed_by_reading_the_rows_again(
-    api, eve, database, make_run, claim, sockets
+    api, eve, database, make_run, make_job, claim, sockets
 ):
     run_id = make_run()
     one, everything = (sockets(f"{api.ws}/ws/{path}", eve) for path in (f"runs/{run_id}", "admin"))
@@ -112,12 +112,17 @@ def test_lost_events_are_healed_by_reading_the_rows_again(
     new, short = make_run(), make_run()  # nothing is published
     seen_by_another = sockets(f"{api.ws}/ws/runs/{new}", eve)
     hear(seen_by_another)
+    both = sockets(f"{api.ws}/ws/me?runs=1", eve)
+    hear(both)
+    make_job(eve, id=new)  # of the same number as a run that this socket knows
     finish(database, claim(run_id))
     finish(database, claim(short))
     began = time.monotonic()
     assert hear(one)["data"]["status"] == "completed"
     told = {message["id"]: message["final"] for message in (hear(everything) for _ in range(3))}
     assert told == {run_id: True, new: False, short: True}
+    of_both = {(message["type"], message["id"]) for message in (hear(both) for _ in range(3))}
+    assert of_both == {("run", run_id), ("run", short), ("job", new)}
     assert time.monotonic() - began < 8
 
 
