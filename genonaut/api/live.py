@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session, defer
 
 from genonaut.clients.bus import DeliverFrame, EventSubscriber, Heard
 from genonaut.core.events import Event
-from genonaut.db.models import GenerationJob, TaskRun, UserNotification
+from genonaut.db.models import GenerationJob, TaskRun
 from genonaut.db.session import Database
 from genonaut.domain import generation, notifications, runs, users
 from genonaut.domain.lifecycle import UNFINISHED
@@ -36,8 +36,9 @@ Key = tuple[str, int]
 
 _WAITING_MAX = 512
 _SEEN_MAX = 4096
-_NEWS_AGAIN = timedelta(seconds=30)
 _NEWEST_RUNS = 200
+NEWS_AGAIN = timedelta(seconds=30)
+"""What came, or ended, within this time is read again, as its event may have been lost."""
 ADMIN = "admin"
 """The topic of everything auditors may see."""
 
@@ -331,13 +332,7 @@ def _changes(session: Session, watched: _Watched) -> Iterator[Event]:
     newer = {kind: _newer(session, kind, known) for kind, known in watched.rows.items()}
     if watched.users:
         newer["job"] |= _new_jobs(session, watched.users)
-        notices = session.scalars(
-            select(UserNotification).where(
-                UserNotification.user_id.in_(watched.users),
-                UserNotification.created_at > func.now() - _NEWS_AGAIN,
-                ~UserNotification.is_hidden,
-            )
-        )
+        notices = notifications.recent(session, watched.users, within=NEWS_AGAIN)
         yield from map(notifications.describe, notices)
     if watched.runs is not None:
         newer["run"] |= _new_runs(session) - watched.runs
@@ -373,7 +368,7 @@ def _new_runs(session: Session) -> set[int]:
         .limit(_NEWEST_RUNS)
         .subquery()
     )
-    has_just_ended = newest.c.completed_at > func.now() - _NEWS_AGAIN
+    has_just_ended = newest.c.completed_at > func.now() - NEWS_AGAIN
     found = select(newest.c.id).where(or_(newest.c.status.in_(UNFINISHED), has_just_ended))
     return set(session.scalars(found))
 

@@ -1,12 +1,13 @@
 """Tell users what happened, once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
     Boolean,
+    ColumnElement,
     Select,
     Table,
     Text,
@@ -288,6 +289,40 @@ def unread_count(session: Session, user_id: UUID) -> int:
         .select_from(UserNotification)
         .where(UserNotification.user_id == user_id, UserNotification.read_at.is_(None))
     ).one()
+
+
+def unread_and_recent(
+    session: Session, user_id: UUID, *, within: timedelta
+) -> tuple[int, dict[int, int]]:
+    """Count a user's unread notifications, and give the version of each that is :func:`recent`.
+
+    Both are of one moment: what comes later is neither counted nor among these.
+    """
+    unread = (
+        select(func.count().label("count"))
+        .where(UserNotification.user_id == user_id, UserNotification.read_at.is_(None))
+        .subquery()
+    )
+    of_user = UserNotification.user_id == user_id
+    rows = session.execute(
+        select(unread.c.count, UserNotification.id, UserNotification.version)
+        .select_from(unread)
+        .outerjoin(UserNotification, of_user & _is_recent(within))
+    ).all()
+    return rows[0][0], {row_id: version for _, row_id, version in rows if row_id is not None}
+
+
+def recent(
+    session: Session, user_ids: Iterable[UUID], *, within: timedelta
+) -> Sequence[UserNotification]:
+    """List what users were told ``within`` this time."""
+    return session.scalars(
+        select(UserNotification).where(UserNotification.user_id.in_(user_ids), _is_recent(within))
+    ).all()
+
+
+def _is_recent(within: timedelta) -> ColumnElement[bool]:
+    return (UserNotification.created_at > func.now() - within) & ~UserNotification.is_hidden
 
 
 def mark(session: Session, user_id: UUID, notification_id: int, *, read: bool) -> UserNotification:

@@ -89,6 +89,18 @@ def test_lost_events_are_healed_by_reading_the_rows_again(api, ada, database, cl
     assert time.monotonic() - began < 8
 
 
+def test_a_notice_that_the_snapshot_counted_is_not_sent_again(api, ada, database, sockets):
+    with database.transaction() as session:
+        notifications.notify(session, ada.id, "news", dedupe_key="1", title="before")
+    socket = sockets(f"{api.ws}/ws/me", ada)
+    assert hear(socket)["data"]["unread"] == 1
+    with database.transaction() as session:
+        notifications.notify(session, ada.id, "news", dedupe_key="2", title="after")
+    assert hear(socket)["data"]["title"] == "after"  # by reading the rows again
+    with pytest.raises(TimeoutError):
+        socket.recv(timeout=0.1)
+
+
 def test_stale_and_malformed_messages_are_not_passed_on(
     api, ada, database, claim, sockets, publishing
 ):

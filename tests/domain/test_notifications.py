@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from genonaut.core.errors import NotFoundError
 from genonaut.db.models import NotificationDelivery, UserNotification
@@ -12,6 +12,8 @@ from genonaut.domain import deliveries, notifications, preference_writing
 from genonaut.domain.kinds import Kind
 from genonaut.domain.preferences import Preferences
 from genonaut.domain.quiet import QuietHours
+
+LATELY = timedelta(seconds=30)
 
 
 @pytest.fixture
@@ -75,6 +77,22 @@ def test_reading_twice_keeps_the_first_time(committed_database, notify):
         assert notifications.unread_count(session, user.id) == 0
         assert notifications.mark(session, user.id, row.id, read=False).read_at is None
         assert notifications.unread_count(session, user.id) == 1
+
+
+def test_what_was_told_lately_is_found_with_the_count_of_all(session, notify, make_user):
+    old, read, new = notify("old"), notify("read"), notify("new")
+    notify(to=make_user())
+    notifications.mark(session, notify.user.id, read.id, read=True)
+    session.execute(
+        update(UserNotification)
+        .where(UserNotification.id == old.id)
+        .values(created_at=func.now() - LATELY)
+    )
+    found = notifications.unread_and_recent(session, notify.user.id, within=LATELY)
+    assert found == (2, {read.id: 2, new.id: 1})
+    rows = notifications.recent(session, [notify.user.id], within=LATELY)
+    assert {row.id: row.version for row in rows} == found[1]
+    assert notifications.unread_and_recent(session, make_user().id, within=LATELY) == (0, {})
 
 
 def test_all_are_read_at_once_and_counted(session, notify, make_user):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from genonaut.api import auth
 from genonaut.api.deps import Services
-from genonaut.api.live import ADMIN, Mailbox, snapshot_text
+from genonaut.api.live import ADMIN, NEWS_AGAIN, Mailbox, snapshot_text
 from genonaut.core.errors import ForbiddenError, UnauthorizedError
 from genonaut.db.models import GenerationJob, TaskRun
 from genonaut.domain import generation, health, notifications, runs
@@ -104,11 +104,13 @@ async def my_socket(socket: WebSocket) -> None:
             jobs = generation.list_for(
                 session, who.user_id, statuses=tuple(UNFINISHED), limit=_SNAPSHOT_ROWS
             )
+            unread, told = notifications.unread_and_recent(session, who.user_id, within=NEWS_AGAIN)
             data: dict[str, Any] = {
                 "jobs": [generation.public(job) for job in jobs],
-                "unread": notifications.unread_count(session, who.user_id),
+                "unread": unread,
             }
             known = [("job", job.id, job.version, False) for job in jobs]
+            known += [("notification", row_id, version, True) for row_id, version in told.items()]
             if with_runs:
                 all_runs = _all_runs(session)
                 data.update(all_runs.data)
