@@ -315,14 +315,16 @@ def unread_and_recent(
 def recent(
     session: Session, user_ids: Iterable[UUID], *, within: timedelta
 ) -> Sequence[UserNotification]:
-    """List what users were told ``within`` this time."""
+    """List what users were told ``within`` this time, and groups that may have grown within it."""
     return session.scalars(
         select(UserNotification).where(UserNotification.user_id.in_(user_ids), _is_recent(within))
     ).all()
 
 
 def _is_recent(within: timedelta) -> ColumnElement[bool]:
-    return (UserNotification.created_at > func.now() - within) & ~UserNotification.is_hidden
+    since = func.now() - within
+    may_have_grown = UserNotification.group_until > since
+    return ((UserNotification.created_at > since) | may_have_grown) & ~UserNotification.is_hidden
 
 
 def mark(session: Session, user_id: UUID, notification_id: int, *, read: bool) -> UserNotification:

@@ -101,6 +101,23 @@ def test_a_notice_that_the_snapshot_counted_is_not_sent_again(api, ada, database
         socket.recv(timeout=0.1)
 
 
+def test_a_group_that_grew_is_told_though_its_event_was_lost(api, ada, database, sockets):
+    ada.client.put("/api/v1/notification-preferences", json={"group_window_s": 600})
+
+    def end_job(key: str) -> None:
+        with database.transaction() as session:
+            notifications.notify(session, ada.id, "job_completed", dedupe_key=key, title="Ready")
+
+    end_job("1")
+    with database.transaction() as session:
+        session.execute(text("UPDATE user_notifications SET created_at = now() - interval '1 min'"))
+    socket = sockets(f"{api.ws}/ws/me", ada)
+    assert hear(socket)["data"]["unread"] == 1
+    end_job("2")  # nothing is published
+    message = hear(socket)
+    assert (message["type"], message["data"]["data"]["count"]) == ("notification", 2)
+
+
 def test_stale_and_malformed_messages_are_not_passed_on(
     api, ada, database, claim, sockets, publishing
 ):

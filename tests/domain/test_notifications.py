@@ -95,6 +95,22 @@ def test_what_was_told_lately_is_found_with_the_count_of_all(session, notify, ma
     assert notifications.unread_and_recent(session, make_user().id, within=LATELY) == (0, {})
 
 
+def test_a_group_is_recent_until_it_has_long_been_closed(database, session, notify):
+    prefer(database, notify.user, group_window_s=600)
+    lead = notify("j1")
+    notify("j2")
+    of_lead = update(UserNotification).where(UserNotification.id == lead.id)
+    session.execute(of_lead.values(created_at=func.now() - timedelta(minutes=9)))
+    for closed_for, found in ((LATELY / 2, [(lead.id, 2)]), (LATELY, [])):
+        session.execute(of_lead.values(group_until=func.now() - closed_for))
+        rows = notifications.recent(session, [notify.user.id], within=LATELY)
+        assert [(row.id, row.version) for row in rows] == found
+        assert notifications.unread_and_recent(session, notify.user.id, within=LATELY) == (
+            1,
+            dict(found),
+        )
+
+
 def test_all_are_read_at_once_and_counted(session, notify, make_user):
     other = make_user()
     notify(to=other)
