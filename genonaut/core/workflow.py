@@ -15,16 +15,10 @@ MAX_DEPTH = 32
 MAX_STEPS = 10_000
 """ComfyUI's own upper bound of ``steps``."""
 
-INPUT_LIMITS = {"width": 2048, "height": 2048, "batch_size": 8, "steps": 150, "scale_by": 4}
-"""The largest values a user's own graph may have, whatever the node."""
-
-MAX_SAMPLERS = 4
-
 SAVING_CLASSES = frozenset({"SaveImage", "SaveAnimatedWEBP", "SaveAnimatedPNG"})
 IMAGE_CLASSES = SAVING_CLASSES | {"PreviewImage"}
 
 _DEFAULT_STEPS = 20
-_SAMPLER_PREFIXES = ("KSampler", "SamplerCustom")
 _CUSTOM_SAMPLERS = frozenset({"SamplerCustom", "SamplerCustomAdvanced"})
 
 
@@ -121,49 +115,27 @@ def check_shape(graph: object) -> None:
     Raises: InvalidInputError: ``field`` is ``workflow``, the message says what and where.
     """
     if not isinstance(graph, dict):
-        raise _refused("must be an object of nodes, in ComfyUI's API format")
+        raise refused("must be an object of nodes, in ComfyUI's API format")
     if not graph:
-        raise _refused("has no nodes")
+        raise refused("has no nodes")
     if len(graph) > MAX_NODES:
-        raise _refused(f"has {len(graph)} nodes; {MAX_NODES} are allowed")
+        raise refused(f"has {len(graph)} nodes; {MAX_NODES} are allowed")
     _check_values(graph)
     for node_id, node in graph.items():
         name = f"node {node_id[:40]!r}"
         if not isinstance(node, dict):
-            raise _refused(f"{name} must be an object")
+            raise refused(f"{name} must be an object")
         class_type = node.get("class_type")
         if not isinstance(class_type, str) or not class_type:
-            raise _refused(f"{name} has no class_type (export it in API format)")
+            raise refused(f"{name} has no class_type (export it in API format)")
         if not isinstance(node.get("inputs"), dict):
-            raise _refused(f"{name} has no inputs object")
-        for source in _sources(node):
+            raise refused(f"{name} has no inputs object")
+        for source in sources_of(node):
             if source not in graph:
-                raise _refused(f"{name} links to node {source[:40]!r}, which does not exist")
-    _check_acyclic(graph)
-    if not any(_gives_images(node) for node in graph.values()):
-        raise _refused("has no node that saves an image, such as SaveImage")
-
-
-def check_limits(graph: dict[str, Any]) -> None:
-    """Refuse a checked graph that would take more of a server than a job without one may.
-
-    What is bounded must be a plain number: what comes through a link, or as text that ComfyUI
-    would convert, cannot be judged here. Enlargements multiply, so their product is bounded too.
-
-    Raises: InvalidInputError: ``field`` is ``workflow``, the message says what and where.
-    """
-    enlarged = 1.0
-    samplers = 0
-    for node_id, node in graph.items():
-        inputs = node["inputs"]
-        for name in INPUT_LIMITS.keys() & inputs.keys():
-            _check_limit(f"{name} of node {node_id[:40]!r}", inputs[name], INPUT_LIMITS[name])
-        enlarged *= max(1, inputs.get("scale_by", 1))
-        samplers += "steps" in inputs or node["class_type"].startswith(_SAMPLER_PREFIXES)
-    if enlarged > INPUT_LIMITS["scale_by"]:
-        raise _refused(f"enlarges more than {INPUT_LIMITS['scale_by']} times in all (scale_by)")
-    if samplers > MAX_SAMPLERS:
-        raise _refused(f"has {samplers} samplers; {MAX_SAMPLERS} are allowed")
+                raise refused(f"{name} links to node {source[:40]!r}, which does not exist")
+    in_order(graph)
+    if not any(gives_images(node) for node in graph.values()):
+        raise refused("has no node that saves an image, such as SaveImage")
 
 
 def node_classes(graph: dict[str, Any]) -> set[str]:
@@ -269,15 +241,47 @@ class ProgressMeter:
         return min(sum(self._done.values()), self._total - 1), self._total
 
 
-def _refused(why: str) -> InvalidInputError:
+def in_order(graph: dict[str, Any]) -> list[str]:
+    """Give the nodes, each after those it is linked from.
+
+    Raises: InvalidInputError: there is a cycle.
+    """
+    order = []
+    waiting = {node_id: set(sources_of(node)) for node_id, node in graph.items()}
+    users: dict[str, list[str]] = {node_id: [] for node_id in graph}
+    for node_id, sources in waiting.items():
+        for source in sources:
+            users[source].append(node_id)
+    ready = [node_id for node_id, sources in waiting.items() if not sources]
+    while ready:
+        done = ready.pop()
+        order.append(done)
+        del waiting[done]
+        for user in users[done]:
+            waiting[user].discard(done)
+            if not waiting[user]:
+                ready.append(user)
+    if waiting:
+        raise refused(f"has a cycle near node {min(waiting, key=_numeric)[:40]!r}")
+    return order
+
+
+def sources_of(node: dict[str, Any]) -> Iterator[str]:
+    """Give the ids a node is linked from; a link is ``[node id, output slot]``."""
+    for value in node["inputs"].values():
+        if _is_link(value):
+            yield value[0]
+
+
+def gives_images(node: dict[str, Any]) -> bool:
+    """Recognise ComfyUI's own image outputs, and other nodes built like SaveImage."""
+    inputs = node["inputs"]
+    return node["class_type"] in IMAGE_CLASSES or {"images", "filename_prefix"} <= inputs.keys()
+
+
+def refused(why: str) -> InvalidInputError:
+    """Make the error that says what is wrong with a workflow."""
     return InvalidInputError(f"the workflow {why}", field="workflow")
-
-
-def _check_limit(what: str, value: object, limit: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _refused(f"must give {what} as a number")
-    if value > limit:
-        raise _refused(f"has too large a value: {what} may be at most {limit}")
 
 
 def _check_values(graph: dict[Any, Any]) -> None:
@@ -287,44 +291,19 @@ def _check_values(graph: dict[Any, Any]) -> None:
         value, depth = stack.pop()
         if isinstance(value, dict | list):
             if depth > MAX_DEPTH:
-                raise _refused(f"is nested deeper than {MAX_DEPTH} levels")
+                raise refused(f"is nested deeper than {MAX_DEPTH} levels")
             if isinstance(value, dict):
                 if not all(isinstance(key, str) for key in value):
-                    raise _refused("has a key that is not a string")
+                    raise refused("has a key that is not a string")
                 stack.extend((key, depth) for key in value)
                 stack.extend((item, depth + 1) for item in value.values())
             else:
                 stack.extend((item, depth + 1) for item in value)
         elif isinstance(value, str):
             if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
-                raise _refused("has a text with a character that cannot be stored")
+                raise refused("has a text with a character that cannot be stored")
         elif isinstance(value, float) and not math.isfinite(value):
-            raise _refused("has a number that is not finite")
-
-
-def _check_acyclic(graph: dict[str, Any]) -> None:
-    waiting = {node_id: set(_sources(node)) for node_id, node in graph.items()}
-    users: dict[str, list[str]] = {node_id: [] for node_id in graph}
-    for node_id, sources in waiting.items():
-        for source in sources:
-            users[source].append(node_id)
-    ready = [node_id for node_id, sources in waiting.items() if not sources]
-    while ready:
-        done = ready.pop()
-        del waiting[done]
-        for user in users[done]:
-            waiting[user].discard(done)
-            if not waiting[user]:
-                ready.append(user)
-    if waiting:
-        raise _refused(f"has a cycle near node {min(waiting, key=_numeric)[:40]!r}")
-
-
-def _sources(node: dict[str, Any]) -> Iterator[str]:
-    """Give the ids a node is linked from; a link is ``[node id, output slot]``."""
-    for value in node["inputs"].values():
-        if _is_link(value):
-            yield value[0]
+            raise refused("has a number that is not finite")
 
 
 def _is_link(value: object) -> bool:
@@ -345,17 +324,11 @@ def _ancestors(graph: dict[str, Any], node: str | None) -> set[str]:
     seen: set[str] = set()
     stack = [node] if node in graph else []
     while stack:
-        for source in _sources(graph[stack.pop()]):
+        for source in sources_of(graph[stack.pop()]):
             if source not in seen:
                 seen.add(source)
                 stack.append(source)
     return seen
-
-
-def _gives_images(node: dict[str, Any]) -> bool:
-    """Recognise ComfyUI's own image outputs, and other nodes built like SaveImage."""
-    inputs = node["inputs"]
-    return node["class_type"] in IMAGE_CLASSES or {"images", "filename_prefix"} <= inputs.keys()
 
 
 def _listed_images(output: object) -> Iterator[OutputImage]:

@@ -32,6 +32,7 @@ from genonaut.core.errors import (
     WorkflowRejectedError,
 )
 from genonaut.core.workflow import output_images
+from genonaut.core.workflow_limits import MAX_IMAGES
 from genonaut.db.models import ContentImage, GenerationJob
 from genonaut.domain import abandoned, attempts, graphs, thumbnails
 from genonaut.domain.attempts import Claim
@@ -56,8 +57,6 @@ log = structlog.get_logger(__name__)
 
 ELSEWHERE_AFTER_S = 30.0
 """A job whose ComfyUI is down this long is drawn anew on another one, if there is one."""
-MAX_IMAGES = 64
-"""A workflow may make so many pictures; a request's own batch is at most 8."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,11 @@ from hypothesis import strategies as st
 
 from genonaut.core.errors import InvalidInputError
 from genonaut.core.workflow import (
-    INPUT_LIMITS,
-    MAX_SAMPLERS,
     Lora,
     OutputImage,
     ProgressMeter,
     TextToImage,
     build_text_to_image,
-    check_limits,
     check_shape,
     node_classes,
     output_images,
@@ -278,57 +275,3 @@ def test_progress_never_falls_nor_passes_its_total(graph, script):
         assert last[0] <= now[0] <= now[1] == last[1]
         assert (now[0] == now[1]) == ended
         last = now
-
-
-# Just below, at and above each limit, what ComfyUI would convert, and links.
-judged = (
-    st.integers(-1, 3000)
-    | st.floats(0, 3000)
-    | st.sampled_from(["512", "9999", True, None, ["1", 0], [], {}])
-    | st.sampled_from([limit + more for limit in INPUT_LIMITS.values() for more in (0, 1)])
-)
-limited_nodes = st.builds(
-    lambda class_type, inputs: {"class_type": class_type, "inputs": inputs},
-    st.sampled_from(["KSampler", "KSamplerAdvanced", "EmptyImage", "ImageScaleBy", "Odd"]),
-    st.dictionaries(st.sampled_from([*INPUT_LIMITS, "seed"]), judged, max_size=4),
-)
-
-
-@given(st.dictionaries(ids, limited_nodes, max_size=8))
-def test_a_graph_within_the_limits_costs_no_more_than_they_say(graph):
-    try:
-        check_limits(graph)
-    except InvalidInputError:
-        return
-    enlarged = 1.0
-    for found in graph.values():
-        for name, limit in INPUT_LIMITS.items():
-            value = found["inputs"].get(name, 0)
-            assert type(value) in (int, float)
-            assert value <= limit
-        enlarged *= max(1, found["inputs"].get("scale_by", 1))
-    assert enlarged <= INPUT_LIMITS["scale_by"]
-    assert sum(n["class_type"].startswith("KSampler") for n in graph.values()) <= MAX_SAMPLERS
-
-
-@pytest.mark.parametrize(
-    ("graph", "told"),
-    [
-        ({"1": node(width=2049)}, "width of node '1' may be at most 2048"),
-        ({"1": node(batch_size=9)}, "batch_size"),
-        ({"1": node(height="512")}, "as a number"),
-        ({"1": node(steps=["2", 0]), "2": node()}, "as a number"),
-        ({"1": node("ImageScaleBy", scale_by=3), "2": node("X", scale_by=2)}, "4 times in all"),
-        ({str(n): node("KSampler") for n in range(5)}, "5 samplers; 4"),
-        ({str(n): node("Odd", steps=1) for n in range(5)}, "5 samplers; 4"),
-    ],
-)
-def test_a_graph_beyond_a_limit_is_refused_and_told_why(graph, told):
-    with pytest.raises(InvalidInputError, match=told) as refused:
-        check_limits(graph)
-    assert refused.value.field == "workflow"
-
-
-def test_a_graph_at_the_limits_is_taken(graph):
-    check_limits(graph)
-    check_limits({"1": node(**INPUT_LIMITS)})

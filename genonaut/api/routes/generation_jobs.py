@@ -15,7 +15,7 @@ from genonaut.api.pagination import CursorParam, LimitParam
 from genonaut.api.repeats import KeyHeader
 from genonaut.api.requests import JobRequest
 from genonaut.clients.comfyui import BackendOptions
-from genonaut.core import workflow
+from genonaut.core import workflow, workflow_limits
 from genonaut.core.errors import InvalidInputError
 from genonaut.db.models import GenerationJob
 from genonaut.domain import generation, timelines, users
@@ -206,7 +206,7 @@ def _check_workflow(graph: dict[str, Any] | None, who: Principal, settings: Sett
     """
     if graph is not None and not who.role.includes(Role.OPERATOR):
         _refuse_unlisted_nodes(graph, settings.allowed_nodes)
-        workflow.check_limits(graph)
+        workflow_limits.check(graph)
 
 
 def _refuse_unlisted_nodes(graph: dict[str, Any], allowed: frozenset[str]) -> None:
