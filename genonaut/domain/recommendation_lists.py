@@ -39,6 +39,9 @@ NEWEST = 0
 """Stands for the generation where there are no lists yet, and the newest items are given."""
 
 _RANKS = 10_000
+_MARKS_OF_NEWEST = 2**62
+"""From here on a mark names an item: who joins or leaves the newest items moves all their ranks."""
+_ABOVE_ALL = 2**63 - 1
 _REASONS = {1: "liked", 2: "seen", 3: "prompt", 4: "popular", 5: "new"}
 _WORDS = {
     "liked": "because you liked {}",
@@ -81,6 +84,8 @@ class Place(NamedTuple):
     @property
     def mark(self) -> int:
         """Name the place, to go on behind it even after newer lists were switched in."""
+        if self.generation_id == NEWEST:
+            return _MARKS_OF_NEWEST + self.item.id * _RANKS + self.rank
         return self.generation_id * _RANKS + self.rank
 
 
@@ -172,9 +177,8 @@ def _list_with(login: Select[Any]) -> Select[Any]:
 def _newest_for(viewer_id: ColumnElement[UUID]) -> Select[Any]:
     newest = (
         select(_ITEMS.c.id, _place_of(viewer_id))
-        .where(*_showable(viewer_id))
+        .where(_ITEMS.c.id < bindparam("before", type_=_ITEMS.c.id.type), *_showable(viewer_id))
         .order_by(_ITEMS.c.id.desc())
-        .offset(bindparam("skip", type_=Integer))
         .limit(_LIMIT)
         .subquery()
     )
@@ -217,11 +221,11 @@ def read_with(
 def _without_own(session: Session, user_id: UUID, after: int | None, limit: int) -> list[Place]:
     generation, rank = _split(after)
     if generation == NEWEST:
-        return _newest(session, user_id, rank, limit)
+        return _newest(session, user_id, after, limit)
     if rank and _has_own(session, user_id, generation):
         return []
     popular = _of_known(session, user_id, EVERYONE, after, limit)
-    return popular if popular or rank else _newest(session, user_id, 0, limit)
+    return popular if popular or rank else _newest(session, user_id, None, limit)
 
 
 def _of_known(
@@ -232,6 +236,8 @@ def _of_known(
 
 
 def _split(after: int | None) -> tuple[int | None, int]:
+    if after is not None and after >= _MARKS_OF_NEWEST:
+        return NEWEST, after % _RANKS
     return (None, 0) if after is None else divmod(after, _RANKS)
 
 
@@ -258,9 +264,10 @@ def _places(row: Row[Any]) -> list[Place]:
     ]
 
 
-def _newest(session: Session, viewer_id: UUID, skip: int, limit: int) -> list[Place]:
+def _newest(session: Session, viewer_id: UUID, after: int | None, limit: int) -> list[Place]:
+    before, skip = (_ABOVE_ALL, 0) if after is None else divmod(after - _MARKS_OF_NEWEST, _RANKS)
     places = max(0, min(limit, _RANKS - 1 - skip))
-    values = {"viewer_id": viewer_id, "skip": skip, "places": places}
+    values = {"viewer_id": viewer_id, "before": before, "places": places}
     return [
         Place(
             NEWEST, 0, skip + n, 0.0, "new", None, None, *content.item_of(item), Opinion(*opinion)

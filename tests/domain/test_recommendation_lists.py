@@ -78,6 +78,25 @@ def test_before_the_first_refresh_the_newest_are_given_page_by_page(read, items)
     assert {place.reason for place in first} == {"new"}
 
 
+def test_what_joins_or_leaves_the_newest_repeats_and_skips_nothing(read, items, session):
+    newest = [item.id for item in reversed(items)]
+    first = read(limit=3)
+    session.add(ContentItem(title="just now", creator_id=items[0].creator_id))
+    session.flush()
+    second = read(after=first[-1].mark, limit=1)
+    session.execute(delete(ContentItem).where(ContentItem.id.in_(newest[:2])))
+    rest = read(after=second[-1].mark)
+    assert ids(first + second + rest) == newest
+    assert [place.rank for place in first + second + rest] == [1, 2, 3, 4, 5, 6]
+    assert read(after=rest[-1].mark) == []
+
+
+@pytest.mark.parametrize("mark", [0, 5, 2**62, 2**62 + 5])
+def test_a_mark_of_no_item_has_nothing_behind_it(read, items, mark):
+    assert read(after=mark) == []
+    assert len(read(after=2**63 - 1)) == len(items)  # as of an item that is far in the future
+
+
 def test_who_has_no_list_gets_what_is_popular(read, items, put):
     put(of={generations.EVERYONE: [items[2].id, items[0].id]}, reason=4)
     assert [(p.item.id, p.words) for p in read()] == [
