@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import ConflictError, NotFoundError
@@ -188,6 +188,20 @@ def go_back(session: Session) -> RecommendationGeneration:
     )
     session.expire_all()
     return session.get_one(RecommendationGeneration, before.id)
+
+
+def gone_back_from(session: Session) -> int | None:
+    """Give the newest generation whose lists were read until one went back to the current ones."""
+    return _newest_after_current(session, _One.switched_at.is_not(None))
+
+
+def refused_since(session: Session) -> int | None:
+    """Give the newest generation that was refused since the current one was begun."""
+    return _newest_after_current(session, _One.refused.is_not(None))
+
+
+def _newest_after_current(session: Session, condition: ColumnElement[bool]) -> int | None:
+    return session.scalar(select(func.max(_One.id)).where(_One.id > current_id(), condition))
 
 
 def superfluous(session: Session, *, keep: Sequence[int] = ()) -> list[int]:

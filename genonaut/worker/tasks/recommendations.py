@@ -43,7 +43,10 @@ class Params(TaskParams):
         description="For `active_since`: who did something after this; else since the last time.",
     )
     user_id: UUID | None = Field(default=None, description="For `user`: who.")
-    force: bool = Field(default=False, description="Also when nothing has changed.")
+    force: bool = Field(
+        default=False,
+        description="Also when nothing has changed, or newer lists were gone back from or refused.",
+    )
     accept_fall: bool = Field(
         default=False, description="Switch the lists in even if their score has fallen."
     )
@@ -120,15 +123,16 @@ def refresh(ctx: TaskContext, params: Params) -> Result:
     """Make everyone's list of what they might like next, in a new generation.
 
     Readers see the old lists until all new ones are written, then the new ones at once; the last
-    two generations are kept, and `genonaut recommendations rollback` goes back. Skipped when
-    nothing has changed. Before anything is written, the newest item of each user is held back and
-    looked for in lists made without it: if that score has fallen below the current lists' by more
-    than RECOMMEND_MAX_FALL, and not by chance, the run fails as `quality_fell` and the old lists
-    stay. A dry run tells the counts and the score.
+    two generations are kept, and `genonaut recommendations rollback` goes back; from then on lists
+    are made only with `force`. Skipped when nothing has changed. Before anything is written, the
+    newest item of each user is held back and looked for in lists made without it: if that score has
+    fallen below the current lists' by more than RECOMMEND_MAX_FALL, and not by chance, the run
+    fails as `quality_fell` and the old lists stay. A dry run tells the counts and the score.
 
     `active_since` and `user` learn anew from everything and replace single lists of the current
-    generation. A killed run goes on with the block of users it was at. Safe to run again at any
-    time; the same data and seed give the same lists.
+    generation; the first not while what was learned last is refused. A killed run goes on with the
+    block of users it was at. Safe to run again at any time; the same data and seed give the same
+    lists.
     """
     # Half a second and 40 MB, which only this needs.
     from genonaut.domain import recommendation_signals as signals
@@ -153,6 +157,8 @@ def refresh(ctx: TaskContext, params: Params) -> Result:
             same = current is not None and current.fingerprint == found
             if params.scope is Scope.ALL and same and not (params.force or ctx.dry_run):
                 return Result(skipped="nothing has changed since the lists were made")
+            if (reason := _stays(session, params)) and not ctx.dry_run:
+                return Result(skipped=reason)
         named = _named(session, params, current, at.as_of)
     if current is None and params.scope is not Scope.ALL:
         return Result(skipped="there are no lists yet: make everyone's first")
@@ -201,6 +207,19 @@ def _options(settings: Settings, seed: int) -> "Options":
             regularization=settings.recommend_regularization,
         ),
     )
+
+
+def _stays(session: Any, params: Params) -> str | None:
+    """Say why the current lists stay: somebody went back to them, or newer ones were refused."""
+    if params.force or params.scope is Scope.USER:
+        return None
+    if left := generations.gone_back_from(session):
+        return f"generation {left} was gone back from; force=true makes lists all the same"
+    if params.scope is Scope.ALL:  # which is judged anew
+        return None
+    if refused := generations.refused_since(session):
+        return f"generation {refused} was refused; single lists stay as they are until one is not"
+    return None
 
 
 def _named(session: Any, params: Params, current: Any, as_of: datetime) -> list[UUID] | None:

@@ -80,6 +80,17 @@ def lists(database):
     return read
 
 
+def be_active(database, user, items):
+    with database.transaction() as session:
+        # Where the test's one transaction is, now() stands still.
+        session.execute(
+            update(RecommendationGeneration).values(
+                as_of=RecommendationGeneration.as_of - timedelta(minutes=5)
+            )
+        )
+        session.add_all(UserInteraction(user_id=user, content_id=i, kind="share") for i in items)
+
+
 def test_everyone_gets_a_list_and_a_second_run_finds_nothing_changed(run_task, plant_in, lists):
     users, _ = plant_in()
     result, progress = run_task(refresh)
@@ -131,15 +142,7 @@ def test_only_who_was_active_gets_a_new_list(run_task, plant_in, lists, database
     before = lists()
     idle, _ = run_task(refresh, scope="active_since")
     assert idle.skipped == "nobody was active"
-    with database.transaction() as session:
-        # Where the test's one transaction is, now() stands still.
-        session.execute(
-            update(RecommendationGeneration).values(
-                as_of=RecommendationGeneration.as_of - timedelta(minutes=5)
-            )
-        )
-        liked = [UserInteraction(user_id=users[0], content_id=i, kind="share") for i in items[:9]]
-        session.add_all(liked)
+    be_active(database, users[0], items[:9])
     result, _ = run_task(refresh, scope="active_since")
     assert (result.users, result.switched) == (1, False)
     after = lists()
@@ -147,6 +150,43 @@ def test_only_who_was_active_gets_a_new_list(run_task, plant_in, lists, database
     assert {user for user in after if after[user] != before[user]} == {users[0]}
     assert run_task(refresh, scope="user", user_id=str(users[1]))[0].users == 1
     assert run_task(refresh, scope="user", user_id=str(UUID(int=7)))[0].users == 0
+
+
+def test_lists_that_were_gone_back_to_stay_until_somebody_wants_others(
+    run_task, plant_in, lists, database
+):
+    users, items = plant_in()
+    run_task(refresh)
+    left = run_task(refresh, force=True)[0].generation
+    with database.transaction() as session:
+        generations.go_back(session)
+    be_active(database, users[0], items[:9])
+    before = lists()
+    for scope in ("active_since", "all"):
+        said = run_task(refresh, scope=scope)[0].skipped
+        assert said.startswith(f"generation {left} was gone back from")
+        assert run_task(refresh, scope=scope, dry_run=True)[0].skipped is None
+    assert lists() == before
+    assert run_task(refresh, scope="user", user_id=str(users[0]))[0].users == 1
+    assert run_task(refresh, force=True)[0].switched
+    assert run_task(refresh, scope="active_since")[0].skipped == "nobody was active"
+
+
+def test_no_single_lists_are_made_of_what_was_refused(
+    run_task, start_run, plant_in, lists, database
+):
+    users, items = plant_in(users=120, items=150, interactions=3000)
+    good, _ = run_task(refresh)
+    with database.transaction() as session:
+        better = {**good.evaluation.model_dump(), "ndcg": 0.99, "error": 0.001}
+        session.execute(update(RecommendationGeneration).values(evaluation=better))
+    be_active(database, users[0], items[:9])
+    before = lists()
+    assert start_run(refresh).error_code == "quality_fell"
+    assert "was refused" in run_task(refresh, scope="active_since")[0].skipped
+    assert lists() == before
+    assert start_run(refresh).error_code == "quality_fell", "everyone's are judged anew"
+    assert run_task(refresh, scope="active_since", force=True)[0].users == 1
 
 
 def test_single_lists_want_lists_to_be_in(run_task, start_run):
