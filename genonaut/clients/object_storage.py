@@ -1,6 +1,7 @@
 """Keep pictures in an object store: Amazon's S3, or what speaks like it."""
 
 import io
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from genonaut.clients.storage import (
     key_of,
     unguarded,
 )
-from genonaut.core.errors import GenonautError, NotFoundError, RetryableError
+from genonaut.core.errors import GenonautError, NotFoundError, RetryableError, StoredFileError
 
 _CONNECT_TIMEOUT = "5s"
 _TIMEOUT = "60s"
@@ -33,6 +34,9 @@ _STEP = 512 * 1024
 """So much is fetched at once while a file is sent."""
 
 _A_SECOND = timedelta(seconds=1)
+
+_REFUSED = re.compile("status code: 4(?!08|29)")
+"""How obstore tells of an answer that says no, for the like of which it has no error of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class ObjectStorage:
 
     def read(self, key: str) -> bytes:
         """Give all the bytes."""
-        with self._own_errors(absent=NotFoundError):
+        with self._own_errors(absent=NotFoundError, broken=StoredFileError):
             return bytes(self._store.get(_checked(key)).bytes())
 
     def read_part(self, key: str, start: int, length: int) -> bytes:
@@ -150,7 +154,12 @@ class ObjectStorage:
             return self._opened
 
     @contextmanager
-    def _own_errors(self, *, absent: type[GenonautError] | None = RetryableError) -> Iterator[None]:
+    def _own_errors(
+        self,
+        *,
+        absent: type[GenonautError] | None = RetryableError,
+        broken: type[RetryableError] = RetryableError,
+    ) -> Iterator[None]:
         """Turn obstore's errors into ours, without addresses, accounts and XML."""
         try:
             yield
@@ -160,13 +169,14 @@ class ObjectStorage:
             if absent is not None:
                 raise self._silent("it is not there") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise self._silent("it refuses our credentials") from error
+            raise self._silent("it refuses our credentials", broken) from error
         except (BaseError, OSError, ValueError) as error:
-            raise self._silent("it is out of reach, or broken") from error
+            kind = broken if _REFUSED.search(str(error)) else RetryableError
+            raise self._silent("it is out of reach, or broken", kind) from error
 
-    def _silent(self, reason: str) -> RetryableError:
+    def _silent(self, reason: str, kind: type[RetryableError] = RetryableError) -> RetryableError:
         name = self._bucket.name
-        return RetryableError(f"The picture store, bucket '{name}', does not answer: {reason}.")
+        return kind(f"The picture store, bucket '{name}', does not answer: {reason}.")
 
 
 class _Reader(io.RawIOBase):

@@ -21,6 +21,7 @@ from genonaut.core.errors import (
     NotFoundError,
     RetryableError,
     StorageFullError,
+    StoredFileError,
 )
 from genonaut.core.image_containers import EXTENSIONS
 
@@ -36,6 +37,14 @@ _TEMP_LIFE = timedelta(days=1)
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+_PASSING = frozenset(
+    (
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR),
+        *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.ECONNREFUSED),
+        *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    )
+)
+"""What says something of the machine or its network, and nothing of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,10 @@ class Storage(Protocol):
         ...
 
     def read(self, key: str) -> bytes:
-        """Give all the bytes. Raises: NotFoundError: they are not there."""
+        """Give all the bytes.
+
+        Raises: NotFoundError: they are not there. StoredFileError: it is these that cannot be read.
+        """
         ...
 
     def exists(self, key: str) -> bool:
@@ -182,7 +194,10 @@ class LocalStorage:
     def read(self, key: str) -> bytes:
         """Give all the bytes."""
         path = self._path(key)
-        with _own_errors(absent=NotFoundError), os.fdopen(_opened(path), "rb") as file:
+        with (
+            _own_errors(absent=NotFoundError, broken=StoredFileError),
+            os.fdopen(_opened(path), "rb") as file,
+        ):
             return file.read()
 
     def exists(self, key: str) -> bool:
@@ -315,7 +330,9 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _own_errors(*, absent: type[GenonautError] = RetryableError) -> Iterator[None]:
+def _own_errors(
+    *, absent: type[GenonautError] = RetryableError, broken: type[RetryableError] = RetryableError
+) -> Iterator[None]:
     """Turn the system's errors into ours, without the server's paths."""
     try:
         yield
@@ -325,4 +342,5 @@ def _own_errors(*, absent: type[GenonautError] = RetryableError) -> Iterator[Non
         if error.errno in _FULL:
             raise StorageFullError("The disk that keeps the pictures has no room.") from error
         reason = error.strerror or type(error).__name__
-        raise RetryableError(f"The picture store failed: {reason}.") from error
+        kind = RetryableError if error.errno in _PASSING else broken
+        raise kind(f"The picture store failed: {reason}.") from error

@@ -113,6 +113,12 @@ class StorageFullError(RetryableError):
     code = "storage_full"
 
 
+class StoredFileError(RetryableError):
+    """The store does not give this file, and may give others."""
+
+    code = "file_unreadable"
+
+
 class UnreadableImageError(GenonautError):
     """The bytes are not a picture we can decode."""
 

@@ -1,7 +1,9 @@
 """Which pictures want thumbnails, how one gets them, and how it is written down."""
 
 import operator
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -28,8 +30,7 @@ from sqlalchemy.orm import Session
 from genonaut.clients.storage import Storage
 from genonaut.core.errors import (
     NotFoundError,
-    RetryableError,
-    StorageFullError,
+    StoredFileError,
     UnreadableImageError,
 )
 from genonaut.core.text import storable
@@ -41,6 +42,7 @@ MAKE_ONE = "thumbnails.make"
 """The task that makes one picture's thumbnails while somebody waits for them."""
 
 MAX_ERROR = 500
+_MOMENT_S = 1.0
 _LATELY = 5
 
 Entries: TypeAlias = dict[str, dict[str, Any]]
@@ -276,12 +278,13 @@ def store(data: bytes, spec: ThumbSpec, storage: Storage, render: Render) -> Ent
 
 
 def _read(storage: Storage, key: str) -> bytes:
+    with suppress(StoredFileError):
+        return storage.read(key)
+    storage.check()  # which fails as well if it is the store and not this file
+    time.sleep(_MOMENT_S)  # for what passes, as while a disk is mounted anew
     try:
         return storage.read(key)
-    except StorageFullError:
-        raise
-    except RetryableError as error:
-        storage.check()  # which fails as well if it is the store and not this file
+    except StoredFileError as error:
         raise UnreadableImageError(f"The file cannot be read. {error}") from error
 
 

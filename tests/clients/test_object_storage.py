@@ -4,8 +4,10 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -14,9 +16,15 @@ from starlette.testclient import TestClient
 from genonaut.api import files
 from genonaut.api.config import ConfigError, Settings
 from genonaut.api.files import Picture
+from genonaut.clients import object_storage
 from genonaut.clients.object_storage import Bucket, ObjectStorage
 from genonaut.clients.storage import LocalStorage, open_storage
-from genonaut.core.errors import InvalidInputError, NotFoundError, RetryableError
+from genonaut.core.errors import (
+    InvalidInputError,
+    NotFoundError,
+    RetryableError,
+    StoredFileError,
+)
 from tests.clients.test_storage import DATA, DIGEST, KEY, NO_KEYS
 from tests.support.objects import BUCKET, OPTIONS, object_server
 
@@ -186,6 +194,39 @@ def test_a_store_that_does_not_answer_is_retryable_and_says_so_in_a_line(server,
             call()
         assert "\n" not in str(caught.value)
         assert "secret" not in str(caught.value)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answer with a status."""
+
+    status = 200
+
+    def do_GET(self):
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "is_of_the_file"),
+    [(400, True), (403, True), (404, None), (408, False), (429, False), (500, False), (503, False)],
+)
+def test_what_is_wrong_with_one_file_is_told_from_what_is_with_the_store(
+    monkeypatch, status, is_of_the_file
+):
+    monkeypatch.setattr(object_storage, "_RETRIES", 0)
+    monkeypatch.setattr(Refusing, "status", status)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        store = ObjectStorage(Bucket(f"s3://{BUCKET}", {**OPTIONS, "endpoint": endpoint}))
+        with pytest.raises(NotFoundError if is_of_the_file is None else RetryableError) as caught:
+            store.read(KEY)
+        server.shutdown()
+    assert isinstance(caught.value, StoredFileError) is bool(is_of_the_file)
 
 
 FORKED = """

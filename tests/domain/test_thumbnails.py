@@ -1,5 +1,6 @@
 """Which pictures want thumbnails, and what is written down about them."""
 
+import errno
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from genonaut.core.errors import RetryableError, StorageFullError
+from genonaut.clients import storage as module_of_storage
+from genonaut.core.errors import RetryableError, StorageFullError, StoredFileError
 from genonaut.core.thumbnails import ThumbSpec, thumbnails
 from genonaut.db.models import ContentItem, TaskRun
+from genonaut.domain import thumbnails as module
 from genonaut.domain.thumbnails import (
     Only,
     Outcome,
@@ -31,6 +34,16 @@ MADE = {"32": {"key": "a", "width": 1, "height": 1, "bytes": 10}}
 
 def scope(**values):
     return Scope(**{"spec": SPEC, **values})
+
+
+@pytest.fixture(autouse=True)
+def haste(monkeypatch):
+    """Read again at once what could not be read."""
+    monkeypatch.setattr(module, "_MOMENT_S", 0)
+
+
+def source_of(image):
+    return Source(image.id, image.content_id, image.position, image.storage_key)
 
 
 def found(database, wanted, **options):
@@ -105,7 +118,7 @@ def test_nothing_to_do_has_no_shards(session):
 
 def test_a_made_thumbnail_is_stored_and_named(make_image, storage):
     image = make_image()
-    source = Source(image.id, image.content_id, image.position, image.storage_key)
+    source = source_of(image)
     spec = ThumbSpec(sizes=(32, 16), formats=("webp", "jpeg"))
     outcome = make(source, spec, storage, thumbnails)
     assert outcome.error is None
@@ -137,26 +150,57 @@ def test_a_made_thumbnail_is_stored_and_named(make_image, storage):
 def test_a_picture_that_cannot_be_done_says_why(make_image, storage, settings, spoil, said):
     image = make_image()
     spoil(Path(settings.storage_path) / image.storage_key)
-    source = Source(image.id, image.content_id, image.position, image.storage_key)
-    outcome = make(source, SPEC, storage, thumbnails)
+    outcome = make(source_of(image), SPEC, storage, thumbnails)
     assert outcome.thumbnails is None
     assert said in outcome.error
     assert str(settings.storage_path) not in outcome.error
 
 
 class AwayStorage:
+    def __init__(self, *, reads, check=None):
+        self.reads, self.check_fails = iter(reads), check
+
     def read(self, _):
-        raise RetryableError("away")
+        raise next(self.reads)
 
     def check(self):
-        raise RetryableError("away")
+        if self.check_fails:
+            raise self.check_fails
 
 
-def test_a_store_that_does_not_answer_is_not_the_pictures_fault(make_image, storage, monkeypatch):
-    image = make_image()
-    source = Source(image.id, image.content_id, image.position, image.storage_key)
-    with pytest.raises(RetryableError):
-        make(source, SPEC, AwayStorage(), thumbnails)
+@pytest.mark.parametrize(
+    "away",
+    [
+        AwayStorage(reads=[RetryableError("away")]),
+        AwayStorage(reads=[StoredFileError("?")], check=RetryableError("away")),
+        AwayStorage(reads=[StoredFileError("?"), RetryableError("away")]),
+    ],
+    ids=["at once", "when asked", "a moment later"],
+)
+def test_a_store_that_does_not_answer_is_not_the_pictures_fault(make_image, away):
+    with pytest.raises(RetryableError, match="away"):
+        make(source_of(make_image()), SPEC, away, thumbnails)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
+def test_a_file_that_is_read_the_second_time_is_good(make_image, storage, monkeypatch, number):
+    source = source_of(make_image())
+    opened, failures = module_of_storage._opened, [number]
+
+    def fail_once(path):
+        if failures:
+            raise OSError(failures.pop(), "?")
+        return opened(path)
+
+    monkeypatch.setattr(module_of_storage, "_opened", fail_once)
+    if number in {errno.EMFILE, errno.ESTALE}:
+        with pytest.raises(RetryableError):
+            make(source, SPEC, storage, thumbnails)
+    assert make(source, SPEC, storage, thumbnails).error is None
+
+
+def test_a_store_without_room_is_not_the_pictures_fault(make_image, storage, monkeypatch):
+    source = source_of(make_image())
 
     def full(data, *, mime):
         raise StorageFullError
@@ -167,8 +211,7 @@ def test_a_store_that_does_not_answer_is_not_the_pictures_fault(make_image, stor
 
 
 def outcome_of(image, **values):
-    source = Source(image.id, image.content_id, image.position, image.storage_key)
-    return Outcome(source, **values)
+    return Outcome(source_of(image), **values)
 
 
 def test_what_became_of_pictures_is_written_down(database, make_image, reload):
