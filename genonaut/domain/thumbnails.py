@@ -291,7 +291,8 @@ def _read(storage: Storage, key: str) -> bytes:
 def record(session: Session, scope: Scope, outcomes: Sequence[Outcome]) -> set[int]:
     """Write down what became of pictures, their files stored already; give the ids of those left.
 
-    A picture that could not be done keeps the thumbnails it had.
+    A picture that could not be done keeps the thumbnails it had. Usual ones take the place of usual
+    ones of other settings, and are added to extra ones that came before any.
     """
     if not outcomes:
         return set()
@@ -314,10 +315,11 @@ def record(session: Session, scope: Scope, outcomes: Sequence[Outcome]) -> set[i
     session.execute(in_order.with_for_update(key_share=True))
     is_made = new.c.error.is_(None)
     old = ContentImage.thumbnails
+    added = true() if scope.is_extra else ContentImage.thumb_spec.is_(None)
     values: dict[str, Any] = {
         "thumb_error": new.c.error,
         "thumbnails": case(
-            (is_made, old + new.c.made if scope.is_extra else new.c.made), else_=old
+            (and_(is_made, added), old + new.c.made), (is_made, new.c.made), else_=old
         ),
     }
     if not scope.is_extra:

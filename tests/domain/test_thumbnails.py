@@ -249,6 +249,17 @@ def test_usual_thumbnails_take_the_place_of_others_and_extra_ones_are_added(
     assert row.thumb_spec == SPEC.hash
 
 
+def test_extra_thumbnails_stay_when_the_usual_ones_come_later(database, make_image, reload):
+    image = make_image()
+    with database.transaction() as session:
+        extra = scope(spec=ThumbSpec(sizes=(64,)), is_extra=True)
+        record(session, extra, [outcome_of(image, thumbnails={"64": {}, "32": {"key": "old"}})])
+        record(session, scope(), [outcome_of(image, thumbnails=MADE)])
+    row = reload(image)
+    assert row.thumbnails == {**MADE, "64": {}}
+    assert row.thumb_spec == SPEC.hash
+
+
 def test_the_standard_is_what_the_settings_say():
     assert standard("512,256", "webp") == ThumbSpec()
     assert standard("64,64", "jpeg,webp,jpeg") == ThumbSpec(sizes=(64,), formats=("webp", "jpeg"))
