@@ -52,7 +52,7 @@ from genonaut.db.models import (
     UserNotification,
     WebhookReceipt,
 )
-from genonaut.domain.lifecycle import FINAL, Status
+from genonaut.domain.lifecycle import FINAL, UNFINISHED, Status
 from genonaut.domain.users import audit
 
 MAX_BATCH = 1000
@@ -183,13 +183,18 @@ def rules(days: Mapping[Kind, int]) -> list[Rule]:
     none, a_day = timedelta(0), timedelta(days=1)
     return [
         *aged(
-            Kind.READ_NOTIFICATIONS, UserNotification, UserNotification.read_at, parts=deliveries
+            Kind.READ_NOTIFICATIONS,
+            UserNotification,
+            UserNotification.read_at,
+            unless=_is_not_sent_yet,
+            parts=deliveries,
         ),
         *aged(
             Kind.UNREAD_NOTIFICATIONS,
             UserNotification,
             UserNotification.created_at,
             when=(unread,),
+            unless=_is_not_sent_yet,
             parts=deliveries,
         ),
         *aged(Kind.TIMELINES, JobAttempt, JobAttempt.ended_at, unless=_job_is_not_old),
@@ -220,6 +225,14 @@ def rules(days: Mapping[Kind, int]) -> list[Rule]:
             age=a_day,
         ),
     ]
+
+
+def _is_not_sent_yet(_: Rule, __: Keys | None) -> ColumnElement[bool]:
+    unsent = select(NotificationDelivery.id).where(
+        NotificationDelivery.notification_id == UserNotification.id,
+        NotificationDelivery.status.in_(UNFINISHED),
+    )
+    return unsent.exists()
 
 
 def _job_is_not_old(rule: Rule, _: Keys | None) -> ColumnElement[bool]:

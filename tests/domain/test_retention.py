@@ -19,6 +19,7 @@ from genonaut.db.models import (
     IdempotencyKey,
     JobAttempt,
     LoginSession,
+    NotificationDelivery,
     RecommendationGeneration,
     RunFailure,
     Schedule,
@@ -31,6 +32,7 @@ from genonaut.domain.retention import Kind
 from genonaut.domain.runs import NewRun, Trigger
 from tests.support.database import rolled_back
 
+STATUSES = ["pending", "running", "completed", "failed", "cancelled", "skipped"]
 DAYS = dict.fromkeys(Kind, 10) | {Kind.UNREAD_NOTIFICATIONS: 20}
 
 
@@ -100,6 +102,23 @@ def notice(user, key: str, *, came: float, read: float | None = None) -> UserNot
     )
 
 
+def message(user, notification_id: int, status: str = "completed") -> NotificationDelivery:
+    lease = {"lease_token": func.gen_random_uuid(), "lease_expires_at": func.now()}
+    return NotificationDelivery(
+        user_id=user.id,
+        notification_id=notification_id,
+        channel="email",
+        subject="s",
+        message_id="m",
+        lane="l",
+        host="h",
+        celery_task_id="c",
+        status=status,
+        error_code="broken" if status == "failed" else None,
+        **(lease if status == "running" else {}),
+    )
+
+
 def run_row(*, ended: float = 11, status: str = "completed", **columns: Any) -> TaskRun:
     final = status not in {"pending", "running"}
     lease = {"lease_token": func.gen_random_uuid(), "lease_expires_at": func.now()}
@@ -129,6 +148,27 @@ def test_notifications_go_by_when_they_were_read_or_else_came(database, make_use
     assert purge(database, Kind.UNREAD_NOTIFICATIONS) == {"unread_notifications": 1}
     assert ids(UserNotification) == {read_lately[0], unread[0]}
     assert read_long_ago[0] not in ids(UserNotification)
+
+
+@pytest.mark.parametrize("read", [11, None])
+def test_a_notification_waits_for_its_messages_to_be_sent(database, make_user, add, ids, read):
+    ada = make_user()
+    kind = Kind.UNREAD_NOTIFICATIONS if read is None else Kind.READ_NOTIFICATIONS
+    kept: set[int] = set()
+    for status in STATUSES:
+        ((notification_id,),) = add(notice(ada, status, came=30, read=read))
+        add(message(ada, notification_id, status), message(ada, notification_id))
+        if status in {"pending", "running"}:
+            kept.add(notification_id)
+    assert purge(database, kind) == {kind: 4, "deliveries": 8}
+    assert ids(UserNotification) == kept
+    with database.transaction() as session:
+        session.execute(
+            update(NotificationDelivery).values(
+                status="completed", lease_token=None, lease_expires_at=None
+            )
+        )
+    assert purge(database, kind) == {kind: 2, "deliveries": 4}
 
 
 @pytest.mark.parametrize(
@@ -437,7 +477,6 @@ def test_every_statement_of_a_batch_goes_by_an_index(engine, database, make_user
             assert not [line for line in plan if "Seq Scan" in line], "\n".join([statement, *plan])
 
 
-STATUSES = ["pending", "running", "completed", "failed", "cancelled", "skipped"]
 RUN = st.tuples(
     st.sampled_from(STATUSES),
     st.integers(8, 12),  # days since its end
