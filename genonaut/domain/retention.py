@@ -115,8 +115,7 @@ class Rule:
         unless: what keeps a row that is old enough.
         named_by: columns of the table itself that name another of its rows, which then stays.
         kept_by: columns of other tables that name one, which then stays.
-        parts: rows that belong to one and go with it, by the column that names it; of rows that
-            go youngest first.
+        parts: rows that belong to one and go with it, by the column that names it.
         is_audited: whether each batch is told of in the audit log.
     """
 
@@ -391,11 +390,15 @@ def _next_old(rule: Rule, after: Cursor | None, limit: int) -> Select[Any]:
 
 
 def _count_parts(session: Session, rule: Rule, keys: Collection[Any], limit: int) -> Counter[Any]:
-    """Count the parts of rows in the order in which these go, up to the first that are too many."""
+    """Count the parts of each row, up to the first that is one too many."""
     counted: Counter[Any] = Counter()
     for owner in rule.parts.values():
-        owners = select(owner).where(_among(owner, sorted(keys))).order_by(owner.desc())
-        counted.update(session.scalars(owners.limit(limit + 1)))
+        named = func.unnest(cast(list(keys), ARRAY(owner.type))).table_valued("key")
+        rows = named.render_derived()
+        some = select(owner).where(owner == rows.c.key).limit(limit + 1).correlate(rows).subquery()
+        number = select(func.count()).select_from(some).scalar_subquery()
+        found = session.execute(select(rows.c.key, number))
+        counted.update({key: count for key, count in found if count})
     return counted
 
 

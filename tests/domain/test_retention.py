@@ -242,6 +242,19 @@ def test_a_run_goes_with_its_failed_items_so_that_nobody_finds_it_without_them(d
         assert step.removed == {"failed_items": 2, "runs": 1}
 
 
+def test_a_notification_goes_with_its_messages_whichever_was_read_first(
+    database, make_user, add, ids
+):
+    ada = make_user()
+    for n in range(3):  # the youngest was read first, the oldest last; then the other way round
+        for read in (11 + n, 22 - n):
+            ((notification_id,),) = add(notice(ada, f"{n} {read}", came=30, read=read))
+            add(*[message(ada, notification_id) for _ in range(3)])
+    removed = purge(database, Kind.READ_NOTIFICATIONS, limit=5)
+    assert removed == {"read_notifications": 6, "deliveries": 18}
+    assert ids(NotificationDelivery) == set()
+
+
 @pytest.mark.parametrize("column", ["parent_id", "retry_of"])
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 def test_what_a_run_that_stays_names_stays_and_so_on(database, add, ids, column, limit):
