@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field, model_validator
 from sqlalchemy.orm import Session
 
 from genonaut.core.errors import StorageFullError
-from genonaut.core.thumbnails import Format, ThumbSpec
+from genonaut.core.thumbnails import FORMATS, Format, ThumbSpec
 from genonaut.domain import thumbnails, yielding
 from genonaut.domain.thumbnails import Only, Outcome, Scope, Source
 from genonaut.worker import sharing
@@ -257,11 +257,12 @@ def _failures(outcomes: list[Outcome]) -> list[Failure]:
 def _scope(ctx: TaskContext, params: Params) -> Scope:
     settings = ctx.settings
     usual = thumbnails.standard(settings.thumbnail_sizes, settings.thumbnail_formats)
-    spec = ThumbSpec(sizes=params.sizes or usual.sizes, formats=params.formats or usual.formats)
+    formats = tuple(form for form in FORMATS if form in (params.formats or usual.formats))
+    spec = ThumbSpec(sizes=params.sizes or usual.sizes, formats=formats)
     return Scope(
         spec=spec,
         only=params.only,
-        is_extra=spec != usual,
+        is_extra=spec.hash != usual.hash,
         created_from=params.created_from,
         created_before=params.created_before,
         creator=params.creator,

@@ -164,6 +164,15 @@ def test_sizes_and_formats_of_ones_own_are_added(run_task, make_image, rows):
         Params(only=Only.OUTDATED, sizes=(100,))
 
 
+@pytest.mark.parametrize("task_settings", [{"thumbnail_formats": "webp,jpeg"}])
+def test_the_usual_ones_in_another_order_are_the_usual_ones(run_task, make_image, rows):
+    make_image()
+    same = {"sizes": [256, 512, 256], "formats": ["jpeg", "webp", "jpeg"]}
+    assert counts(run_task(backfill, **same)[0]) == (1, 1, 0)
+    assert rows()[0].thumb_spec == standard("512,256", "webp,jpeg").hash
+    assert counts(run_task(backfill)[0]) == (0, 0, 0)
+
+
 def test_all_makes_everything_anew(run_task, make_image, rows):
     make_image()
     run_task(backfill)
