@@ -44,14 +44,14 @@ _READ_ACTS = text(
     f"""
     WITH page AS (
         SELECT user_id, content_id, kind, rating, times, updated_at FROM user_interactions
-        WHERE (user_id, content_id, kind) > (:user, :item, :kind) AND updated_at <= :as_of
+        WHERE (user_id, content_id, kind) > (:user, :item, :kind) AND created_at <= :as_of
         ORDER BY user_id, content_id, kind LIMIT :limit
     )
     SELECT string_agg(
             uuid_send(user_id) || int8send(content_id)
             || int2send((array_position(ARRAY{list(_KINDS)}, kind::text) - 1)::int2)
             || int2send(coalesce(rating, 0::int2)) || int4send(times)
-            || float4send(extract(epoch FROM :as_of - updated_at)::float4),
+            || float4send(extract(epoch FROM :as_of - least(updated_at, :as_of))::float4),
             ''::bytea ORDER BY user_id, content_id, kind) AS packed,
         (SELECT ARRAY[user_id::text, content_id::text, kind] FROM page
             ORDER BY user_id DESC, content_id DESC, kind DESC LIMIT 1) AS last
@@ -102,9 +102,10 @@ class Signals:
 
 
 def read(transactions: Transactions, *, as_of: datetime, weights: Weights, seed: int) -> Signals:
-    """Read every interaction with a public item of somebody else's, as of a moment.
+    """Read every interaction with a public item of somebody else's that began by a moment.
 
-    Those with items that are deleted or private by now are left out.
+    One that was repeated or taken back since is read as it is now. Those with items that are
+    deleted or private by now are left out.
     """
     items, creators, ages, vectors = _items(transactions, as_of, seed)
     users: list[Ids] = []

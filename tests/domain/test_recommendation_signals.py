@@ -76,7 +76,7 @@ def test_private_items_ones_own_and_the_future_are_left_out(session, make_item, 
     shown, hidden, own = make_item(), make_item(is_private=True), make_item(by=0)
     for item in (shown, hidden, own):
         act(0, item)
-    act(1, shown, updated_at=NOW + timedelta(days=1))
+    act(1, shown, created_at=NOW + timedelta(days=1))
     found = read()
     assert found.items.tolist() == [shown.id, own.id]
     assert (found.feedback.user.tolist(), found.feedback.item.tolist()) == ([0], [0])
@@ -92,9 +92,11 @@ def test_nothing_is_read_from_nothing(read):
 
 def test_ages_are_seconds_and_never_negative(make_item, act, read):
     item = make_item(created_at=NOW - timedelta(days=2))
-    act(0, item, updated_at=NOW - timedelta(hours=1))
+    begun = {"created_at": NOW - timedelta(days=1)}
+    act(0, item, updated_at=NOW - timedelta(hours=1), **begun)
+    act(1, item, updated_at=NOW + timedelta(hours=1), **begun)
     found = read(NOW)
-    assert found.feedback.age_s.tolist() == pytest.approx([3600], abs=2)
+    assert sorted(found.feedback.age_s.tolist()) == pytest.approx([0, 3600], abs=2)
     assert found.catalogue.age_s.tolist() == pytest.approx([2 * 86_400], abs=2)
 
 

@@ -152,8 +152,9 @@ def refresh(ctx: TaskContext, params: Params) -> Result:
         if params.scope is Scope.ALL:
             also = {"weights": repr(weights), "seed": params.seed, **said}
             found = generations.fingerprint(session, **also)
+        now = session.scalars(select(func.now())).one()
         if at is None:
-            at = At(as_of=session.scalars(select(func.now())).one())
+            at = At(as_of=now)
             same = current is not None and current.fingerprint == found
             if params.scope is Scope.ALL and same and not (params.force or ctx.dry_run):
                 return Result(skipped="nothing has changed since the lists were made")
@@ -170,7 +171,9 @@ def refresh(ctx: TaskContext, params: Params) -> Result:
         return at.result(params.scope)
 
     ctx.progress(0, message="reading interactions")
-    data = signals.read(ctx.transaction, as_of=at.as_of, weights=weights, seed=params.seed)
+    # Everyone's lists are of one moment, in however many attempts they are made.
+    as_of = at.as_of if params.scope is Scope.ALL else now
+    data = signals.read(ctx.transaction, as_of=as_of, weights=weights, seed=params.seed)
     at.items, at.interactions = len(data.items), len(data.feedback.user)
     chosen = _chosen(data, named)
     if params.scope is Scope.ALL and at.generation is None:

@@ -223,50 +223,87 @@ class Killed(BaseException):
     """Stands for a kill: nothing of ours catches it."""
 
 
-def test_a_killed_run_goes_on_with_the_block_it_was_at(
-    committed_database, task_services, plant_in, lists, monkeypatch
-):
-    plant_in()
-    monkeypatch.setattr(module, "BLOCK", 7)
+@pytest.fixture
+def run_to_end(committed_database, task_services):
+    """Do a run, or go on with one that was killed."""
 
-    def trigger():
+    def go(run_id=None, **params):
         with committed_database.transaction() as session:
-            asked = refresh.request(refresh.validate({"force": True}), trigger=Trigger.API)
-            return runs.trigger(session, asked).run.id
+            if run_id is None:
+                asked = refresh.request(refresh.validate(params), trigger=Trigger.API)
+                run_id = runs.trigger(session, asked).run.id
+            else:
+                session.execute(
+                    update(TaskRun)
+                    .where(TaskRun.id == run_id)
+                    .values(status="pending", lease_token=None, lease_expires_at=None)
+                )
+        return work_on(task_services, refresh, run_id)
 
-    work_on(task_services, refresh, trigger())
-    old, run_id = lists(), trigger()
-    second = {}
+    return go
+
+
+@pytest.fixture
+def killed_run(committed_database, run_to_end, monkeypatch):
+    """Kill a run when it has written two blocks of seven users; give its id."""
 
     from genonaut.domain import recommendation_writing as writing
 
-    whole_write, calls = writing.write, []
+    def go(put="write", **params):
+        whole_put, calls = getattr(writing, put), []
 
-    def write_twice_then_die(session, generation, *args):
-        calls.append(generation)
-        if len(calls) == 3:
-            raise Killed
-        return whole_write(session, generation, *args)
+        def put_twice_then_die(*args):
+            calls.append(args)
+            if len(calls) == 3:
+                raise Killed
+            return whole_put(*args)
 
-    monkeypatch.setattr(writing, "write", write_twice_then_die)
-    with pytest.raises(Killed):
-        work_on(task_services, refresh, run_id)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "BLOCK", 7)
+            patch.setattr(writing, put, put_twice_then_die)
+            with pytest.raises(Killed):
+                run_to_end(**params)
+        with committed_database.transaction() as session:
+            return session.scalar(select(func.max(TaskRun.id)))
+
+    return go
+
+
+def test_a_killed_run_goes_on_with_the_block_it_was_at(
+    committed_database, killed_run, run_to_end, plant_in, lists
+):
+    plant_in()
+    run_to_end(force=True)
+    old, run_id = lists(), killed_run(force=True)
     assert lists() == old, "readers see the old lists whole"
     with committed_database.transaction() as session:
-        run = session.get_one(TaskRun, run_id)
-        assert run.checkpoint["users"] == 14
-        session.execute(
-            update(TaskRun)
-            .where(TaskRun.id == run_id)
-            .values({"status": "pending", "lease_token": None, "lease_expires_at": None})
-        )
-        second.update(generations=run.checkpoint["generation"])
-    monkeypatch.setattr(writing, "write", whole_write)
-    run = work_on(task_services, refresh, run_id)
+        checkpoint = session.get_one(TaskRun, run_id).checkpoint
+    assert checkpoint["users"] == 14
+    run = run_to_end(run_id)
     assert (run.status, run.result["users"]) == ("completed", 30)
-    assert run.result["generation"] == second["generations"] == calls[0]
+    assert run.result["generation"] == checkpoint["generation"]
     assert lists() == old, "the same data give the same lists"
     assert run.result["rows"] == sum(map(len, lists().values()))
+
+
+@pytest.mark.parametrize(
+    ("scope", "put", "more"), [("all", "write", 0), ("active_since", "replace", 1)]
+)
+def test_what_is_done_between_attempts_is_not_forgotten(
+    committed_database, killed_run, run_to_end, plant_in, scope, put, more
+):
+    """Everyone's lists are of the moment their making began, single ones of the last attempt."""
+    users, items = plant_in()
+    before = run_to_end().result["interactions"]
+    for user in users[:15]:
+        be_active(committed_database, user, items[:1])
+    run_id = killed_run(put, scope=scope)
+    with committed_database.transaction() as session:
+        mine = (UserInteraction.user_id == users[0], UserInteraction.kind == "share")
+        session.execute(update(UserInteraction).where(*mine).values(updated_at=func.now(), times=2))
+        session.add(UserInteraction(user_id=users[0], content_id=items[1], kind="dismiss"))
+    run = run_to_end(run_id)
+    assert (run.status, run.result["interactions"]) == ("completed", before + 15 + more)
 
 
 def test_what_is_private_or_deleted_or_ones_own_is_in_no_list(run_task, plant_in, lists, database):
