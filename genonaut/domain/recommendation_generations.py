@@ -4,7 +4,7 @@ Readers follow the one row that is current, so they see the lists of one generat
 and never a mixture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -133,6 +133,12 @@ def is_there(session: Session, generation_id: int) -> bool:
     """Whether a generation may still be written to."""
     found = session.get(RecommendationGeneration, generation_id)
     return found is not None and found.pruned_at is None
+
+
+def is_made_with(session: Session, generation_id: int, values: Mapping[str, Any]) -> bool:
+    """Whether a generation was begun with these ``values`` of its fingerprint."""
+    begun_with = session.get_one(_One, generation_id).fingerprint
+    return all(begun_with.get(name) == value for name, value in values.items())
 
 
 def switch(session: Session, generation_id: int, *, users: int, rows: int) -> None:

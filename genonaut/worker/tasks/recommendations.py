@@ -131,8 +131,8 @@ def refresh(ctx: TaskContext, params: Params) -> Result:
 
     `active_since` and `user` learn anew from everything and replace single lists of the current
     generation; the first not while what was learned last is refused. A killed run goes on with the
-    block of users it was at. Safe to run again at any time; the same data and seed give the same
-    lists.
+    block of users it was at, or begins anew if the settings have changed. Safe to run again at any
+    time; the same data and seed give the same lists.
     """
     # Half a second and 40 MB, which only this needs.
     from genonaut.domain import recommendation_signals as signals
@@ -141,17 +141,16 @@ def refresh(ctx: TaskContext, params: Params) -> Result:
     if params.scope is Scope.USER and params.user_id is None:
         raise InvalidInputError("params.user_id: say whose list", field="params.user_id")
     options = _options(ctx.settings, params.seed)
-    said = {"algorithm": model.ALGORITHM, "options": repr(options)}
     weights = signals.Weights.of(ctx.settings)
+    how = {"algorithm": model.ALGORITHM, "options": repr(options), "weights": repr(weights)}
     at = ctx.resume(At)
     with ctx.transaction() as session:
-        if at and at.generation and not generations.is_there(session, at.generation):
+        if at and not _goes_on(session, params, at, how):
             at = None
         current = generations.current(session)
         found = {}
         if params.scope is Scope.ALL:
-            also = {"weights": repr(weights), "seed": params.seed, **said}
-            found = generations.fingerprint(session, **also)
+            found = generations.fingerprint(session, seed=params.seed, **how)
         now = session.scalars(select(func.now())).one()
         if at is None:
             at = At(as_of=now)
@@ -210,6 +209,16 @@ def _options(settings: Settings, seed: int) -> "Options":
             regularization=settings.recommend_regularization,
         ),
     )
+
+
+def _goes_on(session: Any, params: Params, at: At, how: dict[str, Any]) -> bool:
+    """Whether what a run has written may be added to, as it would be made the same way today."""
+    if at.generation is None:
+        return True
+    if not generations.is_there(session, at.generation):
+        return False
+    is_begun = params.scope is Scope.ALL and not at.is_written
+    return not is_begun or generations.is_made_with(session, at.generation, how)
 
 
 def _stays(session: Any, params: Params) -> str | None:

@@ -1,5 +1,6 @@
 """``recommendations.refresh`` makes lists, switches to them, resumes, and refuses worse ones."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -227,7 +228,7 @@ class Killed(BaseException):
 def run_to_end(committed_database, task_services):
     """Do a run, or go on with one that was killed."""
 
-    def go(run_id=None, **params):
+    def go(run_id=None, *, services=task_services, **params):
         with committed_database.transaction() as session:
             if run_id is None:
                 asked = refresh.request(refresh.validate(params), trigger=Trigger.API)
@@ -238,7 +239,7 @@ def run_to_end(committed_database, task_services):
                     .where(TaskRun.id == run_id)
                     .values(status="pending", lease_token=None, lease_expires_at=None)
                 )
-        return work_on(task_services, refresh, run_id)
+        return work_on(services, refresh, run_id)
 
     return go
 
@@ -284,6 +285,21 @@ def test_a_killed_run_goes_on_with_the_block_it_was_at(
     assert run.result["generation"] == checkpoint["generation"]
     assert lists() == old, "the same data give the same lists"
     assert run.result["rows"] == sum(map(len, lists().values()))
+
+
+def test_a_run_that_goes_on_under_other_settings_begins_anew(
+    committed_database, task_services, killed_run, run_to_end, plant_in, lists
+):
+    plant_in()
+    run_id = killed_run()
+    with committed_database.transaction() as session:
+        begun = session.get_one(TaskRun, run_id).checkpoint["generation"]
+    shorter = task_services.settings.model_copy(update={"recommend_list_size": 10})
+    run = run_to_end(run_id, services=replace(task_services, settings=shorter))
+    assert (run.status, run.result["users"]) == ("completed", 30)
+    assert run.result["generation"] > begun
+    assert {len(one) for one in lists().values()} == {10}
+    assert lists(begun) == {}
 
 
 @pytest.mark.parametrize(
