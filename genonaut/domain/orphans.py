@@ -106,9 +106,10 @@ def remove(
     """Remove those of the files that no row names and that were last stored by ``not_after``.
 
     Each is looked at again under its lock, which is held until the transaction ends; keep it short.
+    A slow store may outlast the connection, and the locks with it: then nothing more is removed.
 
     Returns: the keys of those removed.
-    Raises: RetryableError: the store does not answer.
+    Raises: RetryableError: the store does not answer. OperationalError: the connection is lost.
     """
     _lock(session, func.pg_advisory_xact_lock, keys)
     removed = []
@@ -118,6 +119,7 @@ def remove(
         except NotFoundError:
             continue
         if is_old:
+            session.execute(select(1))  # the lock is held still
             storage.delete(key)
             removed.append(key)
     return removed

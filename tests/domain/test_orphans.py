@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from genonaut.clients.storage import LocalStorage
 from genonaut.core.clock import utcnow
@@ -87,6 +88,36 @@ def test_storing_and_removing_exclude_each_other(committed_database, settings):
         assert not stored.wait(0.2), "the put waits until the removal is over"
     thread.join(5)
     assert guarded.read(key) == data
+
+
+class SlowStorage:
+    """Lose the connection that holds the locks while it is asked for a file's age."""
+
+    def __init__(self, storage, database, pid):
+        self.storage, self.database, self.pid = storage, database, pid
+
+    def stat(self, key):
+        with self.database.transaction() as session:
+            ended = {"pid": self.pid}
+            session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), ended)
+        return self.storage.stat(key)
+
+    def delete(self, key):
+        self.storage.delete(key)
+
+
+def test_nothing_is_removed_once_the_locks_are_gone(committed_database, storage):
+    key = storage.put(b"the same bytes", mime="image/webp")
+
+    def clean():
+        with committed_database.transaction() as session:
+            pid = session.scalar(text("SELECT pg_backend_pid()"))
+            slow = SlowStorage(storage, committed_database, pid)
+            remove(session, slow, [key], not_after=utcnow() + SOON)
+
+    with pytest.raises(OperationalError):
+        clean()
+    assert storage.exists(key)
 
 
 def test_who_names_a_file_keeps_it_from_who_removes_it(committed_database, make_user, storage):
