@@ -12,10 +12,12 @@ from genonaut.core.clock import utcnow
 from genonaut.core.errors import GenonautError
 from genonaut.domain import orphans
 from genonaut.domain.orphans import Named
+from genonaut.worker.pace import Pace
 from genonaut.worker.task import Failure, TaskContext, TaskParams, TaskResult, task
 
 T = TypeVar("T")
 
+TURN_S = 600.0
 _FEW = 100
 _PAGE = 500
 _REMOVED_AT_ONCE = 20
@@ -78,6 +80,7 @@ class TooManyOrphansError(GenonautError):
     title="Sweep storage",
     queue="maintenance",
     soft_limit_s=4 * 3600,
+    max_attempts=20,
     dry_run=True,
 )
 def sweep_orphans(ctx: TaskContext, params: Params) -> Result:
@@ -87,7 +90,8 @@ def sweep_orphans(ctx: TaskContext, params: Params) -> Result:
     the lock that storing a picture takes too. All are counted first: where more are unnamed than
     `max_share`, as after going back to an older database, nothing is removed and the run fails.
     Rows whose original is gone are listed as failed items; lost thumbnails are queued for the
-    next backfill. Safe to run twice. A dry run counts and changes nothing.
+    next backfill. Every ten minutes a run that looks at rows queues again behind what else waits.
+    Safe to run twice. A dry run counts and changes nothing.
     """
     at = ctx.resume(Swept)
     if at is None:
@@ -140,6 +144,7 @@ def _remove(ctx: TaskContext, doomed: list[tuple[str, int]], not_after: datetime
 
 
 def _look_at_rows(ctx: TaskContext, at: Swept) -> Swept:
+    pace = Pace(turn_s=TURN_S)
     with ctx.transaction() as session:
         last = orphans.last_named(session)
     while page := _next_page(ctx, at, last):
@@ -160,6 +165,8 @@ def _look_at_rows(ctx: TaskContext, at: Swept) -> Swept:
                 orphans.want_again(session, again)
                 ctx.checkpoint(session, at)
         ctx.progress(at.after, last, f"{at.rows} rows looked at, {at.lost} without their file")
+        if pace.turn_is_over and not ctx.dry_run:
+            ctx.pause("others have their turn", for_s=0)
     return at
 
 

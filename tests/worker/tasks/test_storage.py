@@ -159,6 +159,21 @@ def test_a_sweep_goes_on_with_the_rows_it_had_not_come_to(
     assert (again.result["rows"], again.result["lost"]) == (5, 5)
 
 
+def test_after_its_turn_a_sweep_queues_again_and_comes_to_the_later_rows(
+    start_run, run_task, make_image, task_services, storage, monkeypatch
+):
+    for _ in range(5):
+        storage.delete(make_image().storage_key)
+    monkeypatch.setattr(module, "_PAGE", 2)
+    monkeypatch.setattr(module, "TURN_S", 0)
+    row = start_run(sweep_orphans)
+    for rows in (2, 4, 5):
+        assert (row.status, row.attempt, row.checkpoint["rows"]) == ("pending", 0, rows)
+        row = work_on(task_services, sweep_orphans, row.id)
+    assert (row.status, row.result["rows"], row.result["lost"]) == ("completed", 5, 5)
+    assert run_task(sweep_orphans, dry_run=True)[0].rows == 5, "it has no place to go on from"
+
+
 def _running(session):
     [run] = runs.list_runs(session, statuses=["running"])
     return run.id
