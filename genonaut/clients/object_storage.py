@@ -27,6 +27,8 @@ from genonaut.core.errors import GenonautError, NotFoundError, RetryableError, S
 
 _CONNECT_TIMEOUT = "5s"
 _TIMEOUT = "60s"
+_LARGE = 5 * 2**20
+_LARGE_TIMEOUT = "180s"
 _RETRIES = 3
 _RETRY_TIMEOUT = timedelta(seconds=30)
 _PAGE = 1000
@@ -60,23 +62,27 @@ class Bucket:
 class ObjectStorage:
     """Keep objects named ``prefix/ab/cd/<sha256>.<extension>`` in a bucket that is there.
 
-    An object appears whole or not at all, so nothing unfinished is ever seen. The same bytes put
-    again are sent again, which is how the object counts as new. The store tells times in whole
-    seconds; they are rounded up, so that nothing seems older than it is. There is no limit of room
-    to watch. The store is contacted when first used, not before: its threads do not survive a fork.
+    An object appears whole or not at all, so nothing unfinished is ever seen. It is sent in one
+    piece, however large: of several, a killed sender would leave some that no listing shows. The
+    same bytes put again are sent again, which is how the object counts as new. The store tells
+    times in whole seconds; they are rounded up, so that nothing seems older than it is. There is no
+    limit of room to watch. The store is contacted when first used, not before: its threads do not
+    survive a fork.
     """
 
     def __init__(self, bucket: Bucket, *, guard: Guard = unguarded) -> None:
         self._bucket = bucket
         self._guard = guard
         self._lock = threading.Lock()
-        self._opened: S3Store | None = None
+        self._opened: dict[str, S3Store] = {}
 
     def put(self, data: bytes, *, mime: str) -> str:
         """Store the bytes and give their key."""
         digest, key = key_of(data, mime)
+        timeout = _TIMEOUT if len(data) <= _LARGE else _LARGE_TIMEOUT
         with self._guard(digest), self._own_errors():
-            self._store.put(key, data, attributes={"Content-Type": mime})
+            store = self._open(timeout)
+            store.put(key, data, attributes={"Content-Type": mime}, use_multipart=False)
         return key
 
     def open(self, key: str) -> StoredFile:
@@ -138,20 +144,23 @@ class ObjectStorage:
 
     @property
     def _store(self) -> S3Store:
+        return self._open(_TIMEOUT)
+
+    def _open(self, timeout: str) -> S3Store:
         with self._lock:
-            if self._opened is None:
-                self._opened = S3Store(
+            if timeout not in self._opened:
+                self._opened[timeout] = S3Store(
                     self._bucket.name,
                     prefix=self._bucket.prefix,
                     config=dict(self._bucket.options),  # type: ignore[arg-type]
                     client_options={
                         "connect_timeout": _CONNECT_TIMEOUT,
-                        "timeout": _TIMEOUT,
+                        "timeout": timeout,
                         "allow_http": True,
                     },
                     retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT},
                 )
-            return self._opened
+            return self._opened[timeout]
 
     @contextmanager
     def _own_errors(

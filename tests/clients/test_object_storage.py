@@ -1,11 +1,14 @@
 """What every store keeps to, and what only an object store does."""
 
+import hashlib
 import os
 import secrets
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -177,6 +180,47 @@ def test_an_object_carries_its_type(bucket):
     assert store._store.get(KEY).attributes["Content-Type"] == "image/png"
 
 
+def test_a_large_picture_is_sent_in_one_piece_so_that_none_is_left_of_a_killed_sender(bucket):
+    store, data = ObjectStorage(bucket), os.urandom(2 * object_storage._LARGE + 1)
+    key = store.put(data, mime="image/png")
+    assert store.read(key) == data
+    assert store._store.head(key)["e_tag"] == f'"{hashlib.md5(data).hexdigest()}"'
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Take every picture, a moment after it has come."""
+
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(0.5)
+        with suppress(ConnectionError):
+            self.send_response(200)
+            self.send_header("ETag", '"x"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_large_picture_has_longer_to_be_sent(monkeypatch):
+    monkeypatch.setattr(object_storage, "_RETRIES", 0)
+    monkeypatch.setattr(object_storage, "_TIMEOUT", "300ms")
+    with serving(Slow) as endpoint:
+        store = ObjectStorage(Bucket(f"s3://{BUCKET}", {**OPTIONS, "endpoint": endpoint}))
+        with pytest.raises(RetryableError):
+            store.put(DATA, mime="image/png")
+        store.put(bytes(object_storage._LARGE + 1), mime="image/png")
+
+
+@contextmanager
+def serving(handler):
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_nothing_seems_older_than_it_is(bucket):
     store = ObjectStorage(bucket)
     for n in range(5):
@@ -219,13 +263,10 @@ def test_what_is_wrong_with_one_file_is_told_from_what_is_with_the_store(
 ):
     monkeypatch.setattr(object_storage, "_RETRIES", 0)
     monkeypatch.setattr(Refusing, "status", status)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint = f"http://127.0.0.1:{server.server_port}"
+    with serving(Refusing) as endpoint:
         store = ObjectStorage(Bucket(f"s3://{BUCKET}", {**OPTIONS, "endpoint": endpoint}))
         with pytest.raises(NotFoundError if is_of_the_file is None else RetryableError) as caught:
             store.read(KEY)
-        server.shutdown()
     assert isinstance(caught.value, StoredFileError) is bool(is_of_the_file)
 
 
