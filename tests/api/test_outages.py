@@ -114,17 +114,33 @@ def test_health_is_ok_when_a_worker_that_draws_and_comfyui_are_there(
     assert anyone.get("/readyz").status_code == 200
 
 
-def test_a_database_at_an_older_revision_is_not_ready(anyone, database):
-    with database.engine.begin() as connection:
-        newest = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
-        connection.execute(text("UPDATE alembic_version SET version_num = '704ba727e23b'"))
-    try:
-        answer = anyone.get("/readyz")
-        assert answer.status_code == 503
-        assert not answer.json()["checks"]["migrations"]["ok"]
-    finally:
+@pytest.fixture
+def at_version(database):
+    """Say that the database is at another version, until the test ends."""
+
+    def write(version):
         with database.engine.begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": newest})
+            connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": version})
+
+    with database.engine.connect() as connection:
+        newest = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+    yield write
+    write(newest)
+
+
+def test_a_database_at_an_older_revision_is_not_ready(anyone, at_version):
+    at_version("704ba727e23b")
+    answer = anyone.get("/readyz")
+    assert answer.status_code == 503
+    assert not answer.json()["checks"]["migrations"]["ok"]
+
+
+def test_a_database_that_the_next_version_has_migrated_is_served_on(anyone, at_version):
+    at_version("ffffffffffff")
+    answer = anyone.get("/readyz")
+    assert answer.status_code == 200
+    detail = "the database is newer than this version"
+    assert answer.json()["checks"]["migrations"] == {"ok": True, "detail": detail}
 
 
 def test_importing_the_module_contacts_nothing():

@@ -1,12 +1,8 @@
 """Say whether the process lives, may be given requests, and how the whole is."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from anyio import create_task_group, move_on_after, to_thread
 from fastapi import APIRouter
 from sqlalchemy import select
@@ -14,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
 from genonaut.api import answers
-from genonaut.api.config import ROOT
 from genonaut.api.deps import Services, ServicesDep
+from genonaut.db.versions import Standing, standing
 from genonaut.domain import heartbeats
 from genonaut.worker.queues import GENERATION
 
@@ -102,15 +98,11 @@ def _database(services: Services) -> str:
 
 def _migrations(services: Services) -> str:
     with services.database.transaction() as session:
-        current = set(MigrationContext.configure(session.connection()).get_current_heads())
-    if current != _expected_heads():
+        found = standing(session.connection())
+    if found is Standing.BEHIND:
         raise _Wrong("the database is not at the newest revision; run the migrations")
-    return "up to date"
-
-
-@lru_cache(maxsize=1)
-def _expected_heads() -> set[str]:
-    return set(ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini"))).get_heads())
+    # An upgrade migrates first and restarts later: meanwhile the old program goes on serving.
+    return "up to date" if found is Standing.CURRENT else "the database is newer than this version"
 
 
 def _redis(services: Services) -> str:
