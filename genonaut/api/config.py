@@ -24,9 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILT_IN = ("demo", "test", "dev")
 """Environments that need no configuration and may use embedded servers."""
 
-_PER_ENVIRONMENT = re.compile(
-    r"^(redis_url|redis_ns|celery_broker_url|celery_result_backend|database_url)_([a-z0-9_]+)$"
-)
 _NAMESPACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 CORE_NODES = (
@@ -502,15 +499,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name.upper()}_{self.app_env.upper()} must start with redis://")
         if not self.database_url.startswith("postgresql+psycopg2://"):
             raise ValueError(f"DATABASE_URL_{self.app_env.upper()} must start with postgresql://")
-        for other in BUILT_IN:
-            if (
-                other != self.app_env
-                and self.redis_ns == self._of_environment("redis_ns", other)
-                and self.redis_url == self._of_environment("redis_url", other)
-            ):
+        for other in self._environments():
+            # Also on two logical databases: channels know no database number.
+            if other != self.app_env and self.redis_ns == self._of_environment("redis_ns", other):
                 raise ValueError(
-                    f"environments '{self.app_env}' and '{other}' share one Redis database and one "
-                    f"namespace; give REDIS_NS_{self.app_env.upper()} its own value"
+                    f"environments '{self.app_env}' and '{other}' share one namespace and so hear "
+                    f"each other's events; give REDIS_NS_{self.app_env.upper()} its own value"
                 )
         if self.lease_renew_s * 2 > self.lease_s:
             raise ValueError("LEASE_RENEW_S must be at most half of LEASE_S")
@@ -536,6 +530,12 @@ class Settings(BaseSettings):
             value: str | None = getattr(self, name)
             return value
         return _variables().get(name)
+
+    def _environments(self) -> list[str]:
+        """Name every environment that has a namespace, set or built in."""
+        stem = "redis_ns_"
+        named = {name.removeprefix(stem) for name in _variables() if name.startswith(stem)}
+        return sorted({*BUILT_IN, *named})
 
     def _required(self, stem: str) -> str:
         value = self._of_environment(stem)

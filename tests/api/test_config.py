@@ -149,10 +149,17 @@ def test_a_wrong_value_is_told_with_its_name_in_one_line(monkeypatch, name, valu
     assert "\n" not in str(caught.value)
 
 
-def test_two_environments_may_not_share_database_and_namespace():
-    with pytest.raises(ConfigError, match="share one Redis database"):
-        load_settings(redis_ns_dev="genonaut_demo", redis_url_dev="redis://localhost:6379/2")
+def test_two_environments_may_not_share_a_namespace_in_whatever_database(env_file):
+    with pytest.raises(ConfigError, match="REDIS_NS_DEV its own"):
+        load_settings(redis_ns_dev="genonaut_demo")
     assert load_settings(redis_url_dev="redis://localhost:6379/2").redis_ns == "genonaut_dev"
+    env_file.write_text(
+        "REDIS_URL_PROD=redis://r/0\nREDIS_NS_PROD=shop\nDATABASE_URL_PROD=postgresql://db/shop\n"
+        "REDIS_NS_STAGING=shop\n"
+    )
+    with pytest.raises(ConfigError, match="'prod' and 'staging' share one namespace"):
+        load_settings(app_env="prod")
+    assert load_settings().app_env == "dev"
 
 
 def test_a_file_that_cannot_be_read_is_told(env_file):
