@@ -246,7 +246,7 @@ class Settings(BaseSettings):
         description="A published row unclaimed this long is looked for in the broker, seconds.",
     )
     heartbeat_interval_s: float = Field(
-        default=10.0, gt=0, description="Workers and beat report this often, seconds."
+        default=10.0, gt=0, le=15, description="Workers and beat report this often, seconds."
     )
 
     health_oldest_due_s: float = Field(

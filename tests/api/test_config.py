@@ -137,6 +137,7 @@ def test_an_unknown_environment_names_what_is_missing_in_one_line(monkeypatch):
         ("POSTGRES_GRACE_S", "5", "POSTGRES_GRACE_S must be 0 or at least LEASE_RENEW_S"),
         ("RECONCILE_INTERVAL_S", "31", "RECONCILE_INTERVAL_S must be at most LEASE_S"),
         ("REPUBLISH_AFTER_S", "4", "REPUBLISH_AFTER_S must be at least RECONCILE_INTERVAL_S"),
+        ("HEARTBEAT_INTERVAL_S", "16", "HEARTBEAT_INTERVAL_S"),
         ("TASK_TIME_LIMIT_S", "10", "TASK_TIME_LIMIT_S"),
         ("COMFYUI_WEBHOOK_SECRET", "short", "COMFYUI_WEBHOOK_SECRET"),
     ],
