@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from genonaut.api.config import Settings, environment_variables
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, fail, print_fields, print_json
 from genonaut.cli.servers import alembic_config, embedded, migrate
+from genonaut.clients.storage import open_storage
 from genonaut.db.session import Database, make_engine
 from genonaut.domain import heartbeats
 from genonaut.local.servers import ensure_database, program_path
@@ -127,8 +129,8 @@ def backup(
             with tarfile.open(part, "w") as archive:
                 archive.add(manifest, "manifest.json")
                 archive.add(dump, "database.dump")
-                if settings.storage_url is None and settings.storage_path.is_dir():
-                    archive.add(settings.storage_path, "storage", filter=_without_unfinished)
+                if settings.storage_url is None:
+                    add_pictures(archive, settings)
         part.replace(target)
     except OSError as error:
         fail(f"cannot write {target}: {error.strerror}")
@@ -152,8 +154,11 @@ def _manifest(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _without_unfinished(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if entry.name.startswith("storage/.tmp") else entry
+def add_pictures(archive: tarfile.TarFile, settings: Settings) -> None:
+    """Add what is stored on disk; what is deleted meanwhile is left out."""
+    for stored in open_storage(settings).list_files():
+        with suppress(FileNotFoundError):
+            archive.add(settings.storage_path / stored.key, f"storage/{stored.key}")
 
 
 @app.command("restore")
