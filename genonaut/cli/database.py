@@ -20,9 +20,10 @@ from genonaut import __version__
 from genonaut.api.config import Settings, environment_variables
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, fail, print_fields, print_json
-from genonaut.cli.servers import alembic_config, embedded, migrate
+from genonaut.cli.servers import IS_NEWER, alembic_config, embedded, migrate
 from genonaut.clients.storage import open_storage
 from genonaut.db.session import Database, make_engine
+from genonaut.db.versions import Standing, known_versions, standing
 from genonaut.domain import heartbeats
 from genonaut.local.servers import ensure_database, program_path
 
@@ -52,6 +53,8 @@ def check(env: EnvOption = None, as_json: JsonOption = False) -> None:
         print_json(state)
     else:
         print_fields(state)
+    if state["is_newer"]:
+        fail(IS_NEWER)
     if not state["is_current"] or state["differs"]:
         fail(f"run: genonaut db upgrade --env {settings.app_env}")
 
@@ -71,8 +74,9 @@ def migration_state(settings: Settings) -> dict[str, Any]:
             )
             server = connection.scalar(text("SHOW server_version"))
             config.attributes["connection"] = connection
+            found = standing(connection)
             differs = None
-            if current == head:
+            if found is Standing.CURRENT:
                 try:
                     command.check(config)
                 except CommandError as error:
@@ -84,7 +88,8 @@ def migration_state(settings: Settings) -> dict[str, Any]:
         "server": f"PostgreSQL {server}",
         "version": current,
         "newest": head,
-        "is_current": current == head,
+        "is_current": found is Standing.CURRENT,
+        "is_newer": found is Standing.NEWER,
         "differs": differs,
     }
 
@@ -238,21 +243,13 @@ def _unpack(file: Path, folder: Path) -> dict[str, Any]:
         fail(f"{file} is not a backup of Genonaut ({error})", status=2)
     if not known:
         fail(f"{file} is not a backup this version can read", status=2)
-    if version is not None and not _is_known(version):
+    if version is not None and str(version) not in known_versions():
         fail(
             f"{file} was saved by Genonaut {manifest.get('genonaut')}, whose database is newer "
             "than this version knows",
             status=2,
         )
     return manifest
-
-
-def _is_known(version: str) -> bool:
-    try:
-        ScriptDirectory.from_config(alembic_config()).get_revision(version)
-    except CommandError:
-        return False
-    return True
 
 
 def _refuse_while_running(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from genonaut.cli.database import migration_state
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, print_json
 from genonaut.cli.processes import WEDGED_S, free_disk_mb
-from genonaut.cli.servers import EVICTING, eviction_policy
+from genonaut.cli.servers import EVICTING, IS_NEWER, eviction_policy
 from genonaut.clients.storage import open_storage
 from genonaut.core.errors import GenonautError, RetryableError
 from genonaut.db.session import Database
@@ -73,7 +73,8 @@ def _postgres(settings: Settings) -> list[Finding]:
         database.close()
     ok = bool(state["is_current"])
     found = f"{state['server']}, migrated to {state['version']}"
-    return [Finding("PostgreSQL", ok, found, f"run: genonaut db upgrade --env {env}")]
+    advice = IS_NEWER if state["is_newer"] else f"run: genonaut db upgrade --env {env}"
+    return [Finding("PostgreSQL", ok, found, advice)]
 
 
 def _first_line(error: SQLAlchemyError) -> str:

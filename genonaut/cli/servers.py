@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 EVICTING = ("allkeys-", "volatile-")
+IS_NEWER = (
+    "the database is newer than this version of Genonaut; install the version that migrated it, "
+    "or go back as docs/deploy.md says"
+)
 
 
 class ServersError(GenonautError):
@@ -61,8 +65,12 @@ def alembic_config() -> "Config":
 
 
 def migrate(settings: Settings) -> None:
-    """Make the database if it is missing and bring it to the newest version."""
+    """Make the database if it is missing and bring it to the newest version.
+
+    Raises: ServersError: it was migrated by a newer program.
+    """
     from alembic import command
+    from alembic.util import CommandError
 
     ensure_database(settings.database_url)
     engine = make_engine(settings.database_url, pool_size=1)
@@ -72,6 +80,8 @@ def migrate(settings: Settings) -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
+    except CommandError as error:  # from a version that no migration here makes leads no way
+        raise ServersError(IS_NEWER) from error
     finally:
         engine.dispose()
 

@@ -27,11 +27,11 @@ def standing(connection: Connection) -> Standing:
     current = set(MigrationContext.configure(connection).get_current_heads())
     if current == set(_scripts().get_heads()):
         return Standing.CURRENT
-    return Standing.BEHIND if current <= known() else Standing.NEWER
+    return Standing.BEHIND if current <= known_versions() else Standing.NEWER
 
 
 @lru_cache(maxsize=1)
-def known() -> frozenset[str]:
+def known_versions() -> frozenset[str]:
     """Give every version that the migrations here make."""
     return frozenset(script.revision for script in _scripts().walk_revisions())
 
