@@ -463,6 +463,13 @@ class Settings(BaseSettings):
             ipaddress.ip_network(network)
         return value
 
+    @field_validator("comfyui_url", "public_url")
+    @classmethod
+    def _are_web_addresses(cls, value: str | None) -> str | None:
+        if not all(_is_web_address(url) for url in _listed(value)):
+            raise ValueError("must be http:// or https:// and a host")
+        return value
+
     @field_validator("mail_from")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
@@ -605,7 +612,7 @@ class Settings(BaseSettings):
     def comfyui_urls(self) -> tuple[str, ...]:
         """Base URLs of the ComfyUI servers; the simulator's when none is set."""
         if self.comfyui_url:
-            return tuple(u.strip().rstrip("/") for u in self.comfyui_url.split(",") if u.strip())
+            return tuple(url.rstrip("/") for url in _listed(self.comfyui_url))
         if self.app_env in BUILT_IN:
             return (f"http://127.0.0.1:{self.simulator_port}",)
         return ()
@@ -640,8 +647,14 @@ class Settings(BaseSettings):
         """Address users reach the API at, without a trailing slash."""
         if self.public_url:
             return self.public_url.rstrip("/")
-        host = "127.0.0.1" if self.api_host in {"0.0.0.0", "::"} else self.api_host  # noqa: S104
-        return f"http://{host}:{self.api_port}"
+        return self.local_url
+
+    @property
+    def local_url(self) -> str:
+        """Address this machine reaches the API at."""
+        any_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        host = any_host.get(self.api_host, self.api_host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.api_port}"
 
     def is_default(self, stem: str) -> bool:
         """Whether ``stem``'s URL is the built-in default, which an embedded server may serve."""
@@ -653,6 +666,15 @@ class Settings(BaseSettings):
 
 def _listed(value: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (value or "").split(",") if part.strip())
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for what is no number
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and not re.search(r"\s", url)
 
 
 def load_settings(**overrides: Any) -> Settings:

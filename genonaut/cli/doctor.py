@@ -194,7 +194,7 @@ def _api(settings: Settings) -> list[Finding]:
     url = f"{settings.base_url}/readyz"
     try:
         status = httpx.get(url, timeout=5, trust_env=False).status_code
-    except httpx.HTTPError:
+    except (httpx.HTTPError, httpx.InvalidURL):
         advice = f"genonaut up --env {settings.app_env}"
         found = f"nothing answers at {settings.base_url}"
         return [Finding("API", ok=False, found=found, advice=advice)]

@@ -1,5 +1,6 @@
 """List the processes of an environment, for the supervisor."""
 
+import errno
 import shutil
 import socket
 import sys
@@ -12,6 +13,7 @@ import httpx
 from sqlalchemy import select
 
 from genonaut.api.config import ROOT, Settings
+from genonaut.cli.servers import ServersError
 from genonaut.core.clock import utcnow
 from genonaut.db.models import Heartbeat
 from genonaut.db.session import Database
@@ -137,7 +139,7 @@ def _api(settings: Settings, env: dict[str, str], *, reload: bool) -> Process:
         ],
         env=env,
         cwd=ROOT,
-        ready=partial(_answers, f"http://{_loopback(settings)}:{settings.api_port}/livez"),
+        ready=partial(_answers, f"{settings.local_url}/livez"),
         drain_timeout_s=10,
     )
 
@@ -175,10 +177,6 @@ def _flower(settings: Settings, env: dict[str, str]) -> Process:
     )
 
 
-def _loopback(settings: Settings) -> str:
-    return "127.0.0.1" if settings.api_host in {"0.0.0.0", "::"} else settings.api_host  # noqa: S104
-
-
 def _answers(url: str) -> bool:
     return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.OK
 
@@ -200,16 +198,24 @@ def _is_not_wedged(database: Database, name: str) -> bool:
     return age_s is None or age_s < WEDGED_S
 
 
-def port_is_free(host: str, port: int) -> bool:
-    """Whether we could listen there."""
+def refuse_unusable_port(host: str, port: int, setting: str) -> None:
+    """Try to listen there; ``setting`` names the port.
+
+    Raises: ServersError: it is taken, or the address is not this machine's, or not ours to use.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ServersError(
+                f"port {port} is taken by another program; stop it, or set {setting}"
+            ) from error
+        raise ServersError(
+            f"cannot listen on port {port} of {host}: {error.strerror}; see {setting}"
+        ) from error
 
 
 def free_disk_mb(settings: Settings) -> int:

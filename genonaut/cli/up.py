@@ -10,7 +10,7 @@ import typer
 
 from genonaut.api.config import BUILT_IN, Settings, use_settings
 from genonaut.cli.output import EnvOption, console, fail
-from genonaut.cli.processes import Part, compose, port_is_free
+from genonaut.cli.processes import Part, compose, refuse_unusable_port
 from genonaut.cli.servers import embedded, migrate, refuse_eviction
 from genonaut.core.errors import ConflictError, UnauthorizedError
 from genonaut.db.session import Database
@@ -70,7 +70,7 @@ def prepared(
         fail("COMFYUI_URL is not set, and this environment has no simulator", status=2)
     for left in make_way(settings.var_path / "run", name):
         console.print(f"ended {left}, left by an earlier run that was killed")
-    _refuse_taken_ports(settings, parts)
+    _refuse_unusable_ports(settings, parts)
     with embedded(settings) as leases:
         refuse_eviction(settings)
         migrate(settings)
@@ -83,7 +83,7 @@ def prepared(
             database.close()
 
 
-def _refuse_taken_ports(settings: Settings, parts: set[Part]) -> None:
+def _refuse_unusable_ports(settings: Settings, parts: set[Part]) -> None:
     wanted = [
         (Part.API, settings.api_host, settings.api_port, "API_PORT"),
         (Part.FLOWER, "127.0.0.1", settings.flower_port, "FLOWER_PORT"),
@@ -93,8 +93,8 @@ def _refuse_taken_ports(settings: Settings, parts: set[Part]) -> None:
         unused = (part is Part.FLOWER and not settings.flower_active) or (
             part is Part.COMFY and not settings.uses_simulator
         )
-        if part in parts and not unused and not port_is_free(host, port):
-            fail(f"port {port} is taken by another program; stop it, or set {setting}")
+        if part in parts and not unused:
+            refuse_unusable_port(host, port, setting)
 
 
 def leave_token(settings: Settings, database: Database) -> str:

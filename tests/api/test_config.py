@@ -137,6 +137,13 @@ def test_an_unknown_environment_names_what_is_missing_in_one_line(monkeypatch):
         ("POSTGRES_GRACE_S", "5", "POSTGRES_GRACE_S must be 0 or at least LEASE_RENEW_S"),
         ("RECONCILE_INTERVAL_S", "31", "RECONCILE_INTERVAL_S must be at most LEASE_S"),
         ("REPUBLISH_AFTER_S", "4", "REPUBLISH_AFTER_S must be at least RECONCILE_INTERVAL_S"),
+        ("COMFYUI_URL", "gpu-1:8188", "COMFYUI_URL"),
+        ("COMFYUI_URL", "http://gpu-1:8188,ws://gpu-2:8188", "COMFYUI_URL"),
+        ("COMFYUI_URL", "http://gpu-1:8188 http://gpu-2:8188", "COMFYUI_URL"),
+        ("COMFYUI_URL", "http://:8188", "COMFYUI_URL"),
+        ("COMFYUI_URL", "http://gpu-1:port", "COMFYUI_URL"),
+        ("COMFYUI_URL", "http://[::1", "COMFYUI_URL"),
+        ("PUBLIC_URL", "pictures.example", "PUBLIC_URL"),
         ("HEARTBEAT_INTERVAL_S", "16", "HEARTBEAT_INTERVAL_S"),
         ("TASK_TIME_LIMIT_S", "10", "TASK_TIME_LIMIT_S"),
         ("COMFYUI_WEBHOOK_SECRET", "short", "COMFYUI_WEBHOOK_SECRET"),
@@ -182,6 +189,23 @@ def test_comfyui_servers_are_a_list_and_decide_the_slots():
     assert settings.generation_slots == 3
     assert load_settings().generation_slots == 2
     assert load_settings(generation_concurrency=9).generation_slots == 9
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:8001"),
+        ("::", "http://[::1]:8001"),
+        ("::1", "http://[::1]:8001"),
+        ("10.1.2.3", "http://10.1.2.3:8001"),
+        ("pics.internal", "http://pics.internal:8001"),
+    ],
+)
+def test_the_api_is_reached_where_it_listens_unless_users_have_another_address(host, url):
+    settings = load_settings(api_host=host)
+    assert settings.base_url == settings.local_url == url
+    public = load_settings(api_host=host, public_url="https://pics.example/")
+    assert (public.base_url, public.local_url) == ("https://pics.example", url)
 
 
 def test_settings_do_not_change():
