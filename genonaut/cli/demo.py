@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from genonaut.api.config import Settings
+from genonaut.api.config import Settings, use_settings
 from genonaut.cli import progress, seeding
 from genonaut.cli.output import console, fail
 from genonaut.cli.processes import Part, compose
 from genonaut.cli.remote import Api
-from genonaut.cli.up import OPERATOR, configured, prepared
+from genonaut.cli.up import OPERATOR, configured, leave_token, prepared
 from genonaut.core.clock import utcnow
 from genonaut.db.session import Database
 from genonaut.domain import users
@@ -53,7 +53,7 @@ def demo(
 
 def _demo(*, once: bool) -> None:
     began = utcnow()
-    settings = configured("demo")
+    settings = local_settings()
     # What draws no picture would only make it later.
     parts = {Part.API, Part.WORKERS, Part.COMFY} if once else set(Part)
     workers = [GENERATION] if once else list(WORKERS)
@@ -74,7 +74,7 @@ def _demo(*, once: bool) -> None:
         try:
             supervisor.start()
             supervisor.wait_ready()
-            all_made = _draw(settings, began)
+            all_made = _draw(settings, leave_token(settings, database), began)
             status = 0 if all_made else 1
             if not once:
                 _say_where(settings, database, log_file)
@@ -89,6 +89,12 @@ def _demo(*, once: bool) -> None:
     sys.exit(status)
 
 
+def local_settings() -> Settings:
+    """Settle the settings: whatever site ``env/.env`` is for, the demo is this machine's alone."""
+    settings = configured("demo", host="127.0.0.1")
+    return use_settings({"public_url": settings.local_url, "cookie_secure": "false"})
+
+
 @contextmanager
 def _log(path: Path) -> Iterator[Callable[[str], None]]:
     """Keep the processes' lines in a file: the screen is for the pictures."""
@@ -97,9 +103,9 @@ def _log(path: Path) -> Iterator[Callable[[str], None]]:
         yield lambda line: print(line, file=file)
 
 
-def _draw(settings: Settings, began: datetime) -> bool:
+def _draw(settings: Settings, token: str, began: datetime) -> bool:
     """Make the pictures with a bar each; whether all were made."""
-    with Api.of(settings) as api:
+    with Api.of(settings.model_copy(update={"genonaut_token": token})) as api:
         jobs = [api.call("POST", "/generation-jobs", json=body) for body in PICTURES]
         ended = progress.watch(api, jobs)
         made = 0

@@ -7,7 +7,35 @@ import httpx
 import pytest
 import redis
 
+from genonaut.api.config import get_settings
+from genonaut.cli.demo import local_settings
 from tests.cli.conftest import Commands
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """The settings of a site on the network, for the whole process until the test ends."""
+    values = {
+        "APP_ENV": "prod",
+        "API_HOST": "0.0.0.0",
+        "API_PORT": "8123",
+        "PUBLIC_URL": "https://pictures.example",
+        "COOKIE_SECURE": "true",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    yield
+    monkeypatch.undo()
+    get_settings.cache_clear()
+
+
+@pytest.mark.usefixtures("site")
+def test_it_is_on_this_machine_alone_whatever_site_the_settings_are_for():
+    settings = local_settings()
+    assert (settings.app_env, settings.api_host) == ("demo", "127.0.0.1")
+    assert settings.base_url == "http://127.0.0.1:8123"
+    assert not settings.cookie_secure
+    assert get_settings() is settings
 
 
 @pytest.mark.slow
