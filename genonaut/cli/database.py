@@ -31,6 +31,7 @@ app = typer.Typer(help="The environment's database.", no_args_is_help=True, add_
 
 FORMAT = 1
 ALIVE_S = 30.0
+KNOWS_TRANSACTION_TIMEOUT = 170000  # server_version_num
 
 
 @app.command("upgrade")
@@ -218,6 +219,8 @@ def _replace_database(settings: Settings, folder: Path) -> None:
     emptying, filling = folder / "empty.sql", folder / "fill.sql"
     emptying.write_text(_EMPTY)
     _run_tool("pg_restore", ["--no-owner", f"--file={filling}", str(folder / "database.dump")])
+    if _server_version(settings) < KNOWS_TRANSACTION_TIMEOUT:
+        drop_transaction_timeout(filling)
     _run_tool(
         "psql",
         [
@@ -230,6 +233,28 @@ def _replace_database(settings: Settings, folder: Path) -> None:
         ],
         settings,
     )
+
+
+def _server_version(settings: Settings) -> int:
+    database = Database.connect(settings.database_url, pool_size=1)
+    try:
+        with database.transaction() as session:
+            return int(session.scalar(text("SHOW server_version_num")) or 0)
+    finally:
+        database.close()
+
+
+def drop_transaction_timeout(script: Path) -> None:
+    """Make a comment of the setting that pg_restore writes and old servers refuse.
+
+    It stands before the first object; what comes from there on is not touched.
+    """
+    with script.open("r+b") as file:
+        before_objects = file.read(4096).partition(b"\n-- Name: ")[0]
+        at = before_objects.find(b"\nSET transaction_timeout = 0;\n")
+        if at >= 0:
+            file.seek(at + 1)
+            file.write(b"---")
 
 
 def _unpack(file: Path, folder: Path) -> dict[str, Any]:
