@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILT_IN = ("demo", "test", "dev")
 """Environments that need no configuration and may use embedded servers."""
 
+ENV_FILE = "GENONAUT_ENV_FILE"
+"""The variable that names another file than ``env/.env``."""
+
 _NAMESPACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 CORE_NODES = (
@@ -54,8 +57,14 @@ class _DotEnvSource(PydanticBaseSettingsSource):
         return {name: value for name, value in _variables().items() if name in known}
 
 
-def _env_file() -> Path:
-    local = Path("env/.env")
+def env_file() -> Path:
+    """Say which file is read, absolute: ``env/.env`` here or in the project, unless one is named.
+
+    Processes we start run elsewhere, so they are told.
+    """
+    if named := os.environ.get(ENV_FILE):  # noqa: TID251
+        return Path(named).absolute()
+    local = Path("env/.env").absolute()
     return local if local.is_file() else ROOT / "env" / ".env"
 
 
@@ -66,7 +75,7 @@ def _variables() -> dict[str, str]:
     """
     process = {name: value for name, value in os.environ.items() if value}  # noqa: TID251
     filled: dict[str, str] = {}
-    path = _env_file()
+    path = env_file()
     if path.is_file():
         try:
             file = DotEnv(path, interpolate=False, encoding="utf-8").dict()

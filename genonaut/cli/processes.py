@@ -12,7 +12,7 @@ from functools import partial
 import httpx
 from sqlalchemy import select
 
-from genonaut.api.config import ROOT, Settings
+from genonaut.api.config import ENV_FILE, ROOT, Settings, env_file
 from genonaut.cli.servers import ServersError
 from genonaut.core.clock import utcnow
 from genonaut.db.models import Heartbeat
@@ -45,7 +45,7 @@ def compose(
     reload: bool = False,
 ) -> list[Process | list[Process]]:
     """Give the processes in the order they start; an inner list starts side by side."""
-    env = {"APP_ENV": settings.app_env}
+    env = {"APP_ENV": settings.app_env, ENV_FILE: str(env_file())}
     together: list[Process] = []
     if Part.COMFY in parts and settings.uses_simulator:
         together.append(_simulator(settings, env))

@@ -47,6 +47,18 @@ def test_the_file_is_read_and_the_process_wins(env_file, monkeypatch):
     assert load_settings(api_port=9003).api_port == 9003
 
 
+def test_a_file_that_is_named_is_read_wherever_we_are(env_file, tmp_path, monkeypatch):
+    env_file.write_text("API_PORT=9001\n")
+    assert config.env_file() == env_file
+    monkeypatch.setenv(config.ENV_FILE, "env/.env")
+    assert config.env_file() == env_file
+    monkeypatch.setenv(config.ENV_FILE, str(env_file))
+    monkeypatch.chdir(tmp_path.parent)
+    assert load_settings().api_port == 9001
+    monkeypatch.delenv(config.ENV_FILE)
+    assert config.env_file() == config.ROOT / "env" / ".env"
+
+
 def test_other_variables_are_filled_in_and_the_process_wins_there_too(env_file, monkeypatch):
     env_file.write_text(
         "REDIS_URL_DEV=redis://one:6379/4\n"
