@@ -15,13 +15,14 @@ from genonaut.cli.database import migration_state
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, print_json
 from genonaut.cli.processes import WEDGED_S, free_disk_mb
-from genonaut.cli.servers import EVICTING, IS_NEWER, eviction_policy
+from genonaut.cli.servers import IS_NEWER, eviction_policy
 from genonaut.clients.storage import open_storage
 from genonaut.core.errors import GenonautError, RetryableError
 from genonaut.db.session import Database
 from genonaut.domain import health
 from genonaut.domain.health import Check, QueueState
 from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
+from genonaut.worker.eviction import EVICTING
 from genonaut.worker.queues import GENERATION, QUEUES, WORKERS
 
 

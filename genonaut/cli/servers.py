@@ -13,11 +13,11 @@ from genonaut.api.config import ROOT, Settings
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import Database, make_engine
 from genonaut.local.servers import Lease, ensure_database, ensure_postgres, ensure_valkey
+from genonaut.worker import eviction
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-EVICTING = ("allkeys-", "volatile-")
 IS_NEWER = (
     "the database is newer than this version of Genonaut; install the version that migrated it, "
     "or go back as docs/deploy.md says"
@@ -98,29 +98,15 @@ def redis_client(url: str) -> redis.Redis:
 
 
 def eviction_policy(settings: Settings) -> str:
-    """Ask the broker what it does when its memory is full.
+    """Ask what Redis does when its memory is full; of several that differ, the one that evicts.
 
     Raises: ServersError: it does not answer.
     """
     try:
-        with redis_client(settings.celery_broker_url) as client:
-            memory: dict[str, object] = client.info("memory")
+        found = eviction.policies(settings)
     except redis.RedisError as error:
         env = settings.app_env.upper()
         raise ServersError(
             f"Redis does not answer ({error}); start it, or set REDIS_URL_{env}"
         ) from error
-    return str(memory.get("maxmemory_policy", "unknown"))
-
-
-def refuse_eviction(settings: Settings) -> None:
-    """Refuse a broker that drops keys when its memory is full.
-
-    Raises: ServersError: its policy evicts, or it does not answer.
-    """
-    policy = eviction_policy(settings)
-    if policy.startswith(EVICTING):
-        raise ServersError(
-            f"Redis would drop queued work when its memory is full (maxmemory-policy {policy}); "
-            "set it to noeviction: redis-cli CONFIG SET maxmemory-policy noeviction"
-        )
+    return next((policy for policy in found if policy.startswith(eviction.EVICTING)), found[0])

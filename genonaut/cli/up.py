@@ -11,11 +11,12 @@ import typer
 from genonaut.api.config import BUILT_IN, Settings, use_settings
 from genonaut.cli.output import EnvOption, console, fail
 from genonaut.cli.processes import Part, compose, refuse_unusable_port
-from genonaut.cli.servers import embedded, migrate, refuse_eviction
+from genonaut.cli.servers import embedded, eviction_policy, migrate
 from genonaut.core.errors import ConflictError, UnauthorizedError
 from genonaut.db.session import Database
 from genonaut.domain import users
 from genonaut.local.supervisor import Supervisor, make_way, signals_as_interrupt
+from genonaut.worker.eviction import refuse
 
 OPERATOR = "operator"
 
@@ -72,7 +73,7 @@ def prepared(
         console.print(f"ended {left}, left by an earlier run that was killed")
     _refuse_unusable_ports(settings, parts)
     with embedded(settings) as leases:
-        refuse_eviction(settings)
+        refuse(eviction_policy(settings))
         migrate(settings)
         database = Database.connect(settings.database_url, pool_size=2)
         try:

@@ -17,6 +17,7 @@ from genonaut.core.log import configure_logging
 from genonaut.domain import heartbeats
 from genonaut.worker import drain
 from genonaut.worker.contact import SHARED
+from genonaut.worker.eviction import EvictingError, refuse_eviction
 from genonaut.worker.forks import gate
 from genonaut.worker.queue_app import celery
 from genonaut.worker.reconciler import Reconciler
@@ -34,6 +35,16 @@ gate.install()
 def _log_as_we_do(**_: Any) -> None:
     settings = get_settings()
     configure_logging(settings.log_level, as_json=settings.log_json)
+
+
+@signals.celeryd_after_setup.connect
+@signals.beat_init.connect
+def _refuse_eviction(**_: Any) -> None:
+    try:
+        refuse_eviction(get_settings())
+    except EvictingError as error:
+        log.critical("will_not_start", reason=str(error))
+        raise SystemExit(1) from error  # any other exception Celery would log, and go on
 
 
 @signals.worker_process_init.connect
