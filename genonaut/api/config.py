@@ -27,6 +27,7 @@ BUILT_IN = ("demo", "test", "dev")
 ENV_FILE = "GENONAUT_ENV_FILE"
 """The variable that names another file than ``env/.env``."""
 
+_STORAGE = ("storage_dir", "storage_url")
 _NAMESPACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 CORE_NODES = (
@@ -54,7 +55,13 @@ class _DotEnvSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         known = self.settings_cls.model_fields
-        return {name: value for name, value in _variables().items() if name in known}
+        variables = _variables()
+        default = {"app_env": known["app_env"].default}
+        env = {**default, **variables, **self.current_state}["app_env"]
+        # Where this environment's pictures are goes before where all are, of either kind.
+        own = {name: variables[key] for name in _STORAGE if (key := f"{name}_{env}") in variables}
+        general = {n: value for n, value in variables.items() if n not in _STORAGE or not own}
+        return {name: value for name, value in {**general, **own}.items() if name in known}
 
 
 def env_file() -> Path:

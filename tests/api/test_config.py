@@ -7,7 +7,7 @@ import pytest
 from genonaut.api import config
 from genonaut.api.config import ConfigError, environment_variables, load_settings
 
-STEMS = ("REDIS_", "CELERY_", "DATABASE_", "COMFYUI_", "APP_ENV", "API_", "LOG_")
+STEMS = ("REDIS_", "CELERY_", "DATABASE_", "COMFYUI_", "APP_ENV", "API_", "LOG_", "STORAGE_")
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +193,25 @@ def test_paths_are_absolute_and_follow_the_environment(tmp_path):
     assert settings.storage_path == config.ROOT / "var" / "demo" / "storage"
     assert load_settings(var_dir=tmp_path).storage_path == tmp_path / "dev" / "storage"
     assert load_settings(storage_dir=tmp_path / "s").storage_path == tmp_path / "s"
+
+
+@pytest.mark.parametrize("env", ["dev", "prod"])
+def test_pictures_of_an_environment_may_have_a_place_of_their_own(env_file, monkeypatch, env):
+    env_file.write_text(
+        "STORAGE_DIR=/srv/all\nSTORAGE_URL=s3://everyones\n"
+        "REDIS_URL_PROD=redis://r/0\nREDIS_NS_PROD=shop\nDATABASE_URL_PROD=postgresql://db/shop\n"
+    )
+    monkeypatch.setenv("APP_ENV", env)
+    assert load_settings().storage_url == "s3://everyones"
+    monkeypatch.setenv(f"STORAGE_DIR_{env.upper()}", "/srv/own")
+    assert (load_settings().storage_url, str(load_settings().storage_path)) == (None, "/srv/own")
+    assert load_settings(app_env="demo").storage_url == "s3://everyones"
+    monkeypatch.setenv(f"STORAGE_URL_{env.upper()}", "s3://its-own")
+    assert load_settings().storage_url == "s3://its-own"
+    assert str(load_settings(storage_dir="/given").storage_path) == "/given"
+    monkeypatch.setenv(f"STORAGE_URL_{env.upper()}", "its-own")
+    with pytest.raises(ConfigError, match="STORAGE_URL"):
+        load_settings()
 
 
 def test_comfyui_servers_are_a_list_and_decide_the_slots():
