@@ -107,6 +107,8 @@ def post(
 ) -> Answer:
     """Post JSON and give the answer; looking up, connecting and answering take one deadline.
 
+    Of several addresses that of the first that takes the connection counts; each has a fair share.
+
     Raises:
         DeliveryRefusedError: the host may not be reached.
         DeliveryFailedError: it does not answer, or not in time.
@@ -147,19 +149,30 @@ async def _post_within(
     read_body: bool,
 ) -> Answer:
     timeout_s = max(0.01, timeout_s)
-    # httpx's own limits, which count each step alone, come first: it then closes what it opened.
+    ends_at = time.monotonic() + timeout_s
     async with (
         asyncio.timeout(timeout_s),
-        httpx.AsyncClient(
-            verify=_trust(), trust_env=False, follow_redirects=False, timeout=0.9 * timeout_s
-        ) as client,
+        httpx.AsyncClient(verify=_trust(), trust_env=False, follow_redirects=False) as client,
     ):
-        for address in addresses[:-1]:
+        for tried, address in enumerate(addresses[:-1]):
+            limits = _limits(ends_at, addresses=len(addresses) - tried)
             try:
-                return await _post_to(client, url, address, body, headers, read_body=read_body)
+                return await _post_to(
+                    client, url, address, body, headers, limits, read_body=read_body
+                )
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 continue
-        return await _post_to(client, url, addresses[-1], body, headers, read_body=read_body)
+        limits = _limits(ends_at, addresses=1)
+        return await _post_to(
+            client, url, addresses[-1], body, headers, limits, read_body=read_body
+        )
+
+
+def _limits(ends_at: float, *, addresses: int) -> httpx.Timeout:
+    """Share out what is left: an address that takes no connection leaves as much to each other."""
+    # httpx's own limits, which count each step alone, come first: it then closes what it opened.
+    left_s = max(0.01, 0.9 * (ends_at - time.monotonic()))
+    return httpx.Timeout(left_s, connect=left_s / addresses)
 
 
 async def _post_to(
@@ -168,6 +181,7 @@ async def _post_to(
     address: str,
     body: bytes,
     headers: dict[str, str],
+    limits: httpx.Timeout,
     *,
     read_body: bool,
 ) -> Answer:
@@ -180,6 +194,7 @@ async def _post_to(
         content=body,
         headers={**headers, "Host": url.netloc.decode("ascii")},
         extensions=extensions,
+        timeout=limits,
     )
     answer = await client.send(request, stream=True)
     try:

@@ -1,8 +1,11 @@
 """Webhooks reach what was judged, in time, signed so that others can verify it."""
 
 import json
+import socket
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -30,6 +33,18 @@ def sink():
 def post(url: str, body: bytes = b"{}", **options):
     options = {"allowed": LOCAL, "timeout_s": 2.0, **options}
     return webhooks.post(webhooks.check_url(url), body, {"X-Own": "1"}, **options)
+
+
+@contextmanager
+def black_hole(host: str, port: int) -> Iterator[None]:
+    """Listen, and take no connection: what fills the queue is never accepted."""
+    with ExitStack() as opened:
+        opened.enter_context(socket.create_server((host, port), backlog=0))
+        with suppress(TimeoutError):
+            for _ in range(8):
+                opened.enter_context(socket.create_connection((host, port), timeout=0.1))
+            pytest.fail("the queue is never full")
+        yield
 
 
 def test_what_is_signed_is_verified_by_others(sink):
@@ -100,6 +115,19 @@ def test_the_name_that_was_judged_is_not_looked_up_again(sink):
 def test_the_next_address_is_tried_when_the_first_does_not_listen(sink):
     url = f"http://two.test:{sink.port}/"
     assert post(url, resolve=lambda *_: ["127.0.0.2", "127.0.0.1"]).status == 204
+
+
+def test_an_address_that_is_a_black_hole_leaves_time_to_the_next(sink):
+    def after_a_while(heard, connection):
+        time.sleep(0.4)
+        answer(200)(heard, connection)
+
+    sink.script = [after_a_while]
+    with black_hole("127.0.0.2", sink.port):
+        url = f"http://two.test:{sink.port}/"
+        found = post(url, resolve=lambda *_: ["127.0.0.2", "127.0.0.1"], timeout_s=1.6)
+    assert found.status == 200
+    assert len(sink.heard) == 1
 
 
 def test_the_certificate_must_be_that_of_the_name(sink, monkeypatch):
