@@ -9,7 +9,7 @@ one that names is always the younger, so runs go youngest first, and a chain of 
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -346,9 +346,10 @@ def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) ->
     # In statements of their own: their snapshot is younger than the locks, so whoever came to name
     # one of these rows is seen, and nobody comes any more.
     _check_time(began)
-    going = set(_going(session, rule, keys))
+    in_order = _going(session, rule, keys)
+    going = set(in_order)
     _check_time(began)
-    parts = _count_parts(session, rule, going, limit)
+    parts = _count_parts(session, rule, in_order, limit)
     _check_time(began)
     taken: list[Any] = []
     room = limit
@@ -389,16 +390,17 @@ def _next_old(rule: Rule, after: Cursor | None, limit: int) -> Select[Any]:
     return query.order_by(*order).limit(limit).with_for_update(skip_locked=True, of=rule.model)
 
 
-def _count_parts(session: Session, rule: Rule, keys: Collection[Any], limit: int) -> Counter[Any]:
-    """Count the parts of each row, up to the first that is one too many."""
+def _count_parts(session: Session, rule: Rule, keys: Keys, limit: int) -> Counter[Any]:
+    """Count the parts of rows in the order of ``keys``, up to the first that are too many."""
     counted: Counter[Any] = Counter()
     for owner in rule.parts.values():
-        named = func.unnest(cast(list(keys), ARRAY(owner.type))).table_valued("key")
-        rows = named.render_derived()
-        some = select(owner).where(owner == rows.c.key).limit(limit + 1).correlate(rows).subquery()
-        number = select(func.count()).select_from(some).scalar_subquery()
-        found = session.execute(select(rows.c.key, number))
-        counted.update({key: count for key, count in found if count})
+        named = func.unnest(cast(list(keys), ARRAY(owner.type)))
+        rows = named.table_valued("key", with_ordinality="n").render_derived()
+        # In order before it is joined, so that no more is read than is counted.
+        row = select(rows.c.key, rows.c.n).order_by(rows.c.n).subquery()
+        part = select(owner).where(owner == row.c.key).limit(limit + 1).lateral()
+        owners = select(row.c.key).join(part, true()).order_by(row.c.n).limit(limit + 1)
+        counted.update(session.scalars(owners))
     return counted
 
 

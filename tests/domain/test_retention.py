@@ -255,6 +255,15 @@ def test_a_notification_goes_with_its_messages_whichever_was_read_first(
     assert ids(NotificationDelivery) == set()
 
 
+def test_no_more_parts_are_read_than_a_batch_may_remove(database, add):
+    made = [identity for (identity,) in add(run_row(), run_row(), run_row())]
+    add(*[RunFailure(run_id=run, ref=str(n), error="e") for run in made for n in range(3)])
+    in_order = [made[1], made[2], made[0]]
+    with database.transaction() as session:
+        counted = retention._count_parts(session, rule_of(Kind.RUNS), in_order, 4)
+    assert counted == {made[1]: 3, made[2]: 2}
+
+
 @pytest.mark.parametrize("column", ["parent_id", "retry_of"])
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 def test_what_a_run_that_stays_names_stays_and_so_on(database, add, ids, column, limit):
