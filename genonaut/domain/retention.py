@@ -52,12 +52,16 @@ from genonaut.db.models import (
     UserNotification,
     WebhookReceipt,
 )
+from genonaut.domain import kinds
 from genonaut.domain.lifecycle import FINAL, UNFINISHED, Status
 from genonaut.domain.users import audit
 
 MAX_BATCH = 1000
 MAX_COUNTED = 1_000_000
 """Counting stops here: it is for people, and must not take longer than a statement may."""
+
+_REMEMBERED = timedelta(weeks=52)
+"""How long nobody is told again of the same picture."""
 
 # What is found by an index takes milliseconds, however many rows there are. Whoever waits for a row
 # need not wait for the disk too: a batch that a crash takes back is removed once more.
@@ -185,7 +189,7 @@ def rules(days: Mapping[Kind, int]) -> list[Rule]:
             Kind.READ_NOTIFICATIONS,
             UserNotification,
             UserNotification.read_at,
-            unless=_is_not_sent_yet,
+            unless=_is_not_sent_or_forgotten,
             parts=deliveries,
         ),
         *aged(
@@ -193,7 +197,7 @@ def rules(days: Mapping[Kind, int]) -> list[Rule]:
             UserNotification,
             UserNotification.created_at,
             when=(unread,),
-            unless=_is_not_sent_yet,
+            unless=_is_not_sent_or_forgotten,
             parts=deliveries,
         ),
         *aged(Kind.TIMELINES, JobAttempt, JobAttempt.ended_at, unless=_job_is_not_old),
@@ -226,12 +230,17 @@ def rules(days: Mapping[Kind, int]) -> list[Rule]:
     ]
 
 
-def _is_not_sent_yet(_: Rule, __: Keys | None) -> ColumnElement[bool]:
-    unsent = select(NotificationDelivery.id).where(
-        NotificationDelivery.notification_id == UserNotification.id,
-        NotificationDelivery.status.in_(UNFINISHED),
+def _is_not_sent_or_forgotten(_: Rule, keys: Keys | None) -> ColumnElement[bool]:
+    """Keep what is still to be sent, and what the weekly digest would else tell of again."""
+    owner = NotificationDelivery.notification_id
+    unsent = select(owner).where(owner.is_not(None), NotificationDelivery.status.in_(UNFINISHED))
+    if keys is not None:
+        unsent = unsent.where(_among(owner, keys))
+    is_remembered = and_(
+        UserNotification.kind == kinds.Kind.RECOMMENDATION,
+        UserNotification.created_at > func.now() - _REMEMBERED,
     )
-    return unsent.exists()
+    return or_(UserNotification.id.in_(unsent), is_remembered)
 
 
 def _job_is_not_old(rule: Rule, _: Keys | None) -> ColumnElement[bool]:

@@ -91,10 +91,12 @@ def ids(database):
     return read
 
 
-def notice(user, key: str, *, came: float, read: float | None = None) -> UserNotification:
+def notice(
+    user, key: str, *, came: float, read: float | None = None, kind: str = "k"
+) -> UserNotification:
     return UserNotification(
         user_id=user.id,
-        kind="k",
+        kind=kind,
         dedupe_key=key,
         title="t",
         created_at=ago(came),
@@ -148,6 +150,21 @@ def test_notifications_go_by_when_they_were_read_or_else_came(database, make_use
     assert purge(database, Kind.UNREAD_NOTIFICATIONS) == {"unread_notifications": 1}
     assert ids(UserNotification) == {read_lately[0], unread[0]}
     assert read_long_ago[0] not in ids(UserNotification)
+
+
+@pytest.mark.parametrize("read", [11, None])
+def test_what_somebody_was_recommended_is_remembered_for_a_year(
+    database, make_user, add, ids, read
+):
+    ada = make_user()
+    kind = Kind.UNREAD_NOTIFICATIONS if read is None else Kind.READ_NOTIFICATIONS
+    _, _, lately = add(
+        notice(ada, "a", came=363, read=read),
+        notice(ada, "b", came=365, read=read, kind="recommendation"),
+        notice(ada, "c", came=363, read=read, kind="recommendation"),
+    )
+    assert purge(database, kind) == {kind: 2}
+    assert ids(UserNotification) == {lately[0]}
 
 
 @pytest.mark.parametrize("read", [11, None])
