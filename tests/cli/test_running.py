@@ -128,10 +128,11 @@ def test_what_cannot_be_meant_is_one_line(
 
 def test_a_token_cannot_be_valid_for_longer_than_there_are_years(running: Commands) -> None:
     said = running("tokens", "create", "--user", "me", "--days", "9999999999", status=2).stderr
-    assert "9999999999 is not in the range" in said
+    assert "'--days'" in said
 
 
 def test_ctrl_c_lets_go_of_a_watched_job_which_goes_on(running: Commands) -> None:
+    submitted(running, "before", "--steps", "150")  # ComfyUI draws one after the other
     watching = running.start(
         "jobs", "submit", "slow", "--steps", "150", "--wait", PYTHONUNBUFFERED="1"
     )

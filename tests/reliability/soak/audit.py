@@ -117,8 +117,8 @@ def notices_match(books: Books) -> Iterator[str]:
         if found != expected:
             yield f"job {job.id} is {job.status}, and its owner was told {found}"
     for notice in books.notices:
-        if notice.data.get("job_id") in told:
-            yield f"somebody was told at {notice.created_at:%X}: {notice.title} {notice.body}"
+        if (about := notice.data.get("job_id")) in told:
+            yield f"somebody was told {notice.kind} about {about}: {notice.title}"
 
 
 @check("every attempt is closed, and the one that completed a job was the only one to do so")
