@@ -14,8 +14,6 @@ from urllib.parse import parse_qs, quote, unquote, urlencode
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -23,6 +21,7 @@ from genonaut.api import auth, errors
 from genonaut.api.auth import Credentials
 from genonaut.api.config import Settings
 from genonaut.api.deps import Caller, Services, ServicesDep
+from genonaut.api.errors import DATABASE_AWAY
 from genonaut.api.web import words
 from genonaut.api.web.checking import FormError
 from genonaut.api.web.rendering import render, toast
@@ -36,7 +35,6 @@ THEMES = ("auto", "light", "dark")
 _FLASH = "genonaut_flash"
 _THEME = "genonaut_theme"
 _FIELDS_MAX = 200
-_DATABASE = (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError)
 _TITLES = {
     403: "Not for your role",
     404: "Nothing here",
@@ -219,7 +217,7 @@ class PageRoute(APIRoute):
                 return error_page(request, 422, str(error))
             except RequestValidationError:
                 return error_page(request, 404, "There is nothing at this address.")
-            except _DATABASE as error:
+            except DATABASE_AWAY as error:
                 # Told to the log as the API tells it.
                 await errors.database_unavailable(request, error)
                 return error_page(request, 503, "The database does not answer; try again shortly.")
