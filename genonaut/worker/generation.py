@@ -36,6 +36,7 @@ from genonaut.core.workflow_limits import MAX_IMAGES
 from genonaut.db.models import ContentImage, GenerationJob
 from genonaut.domain import abandoned, attempts, graphs, thumbnails
 from genonaut.domain.attempts import Claim
+from genonaut.domain.lifecycle import Status
 from genonaut.worker import pictures
 from genonaut.worker.backends import answers, client_for, least_busy
 from genonaut.worker.held import DATABASE_AWAY, HeldJob, claim_patiently
@@ -192,6 +193,7 @@ class _Attempt:
                 with suppress(PromptLostError):
                     return self._watch(client, self._prompt, None)
         if self._job.collect_only:
+            self._stop_prompt()  # at a server that is none of ours any more it may still run
             raise PromptLostError(
                 "the worker was lost and ComfyUI does not have the pictures", code="worker_lost"
             )
@@ -372,12 +374,17 @@ class _Attempt:
         """Write nothing; stop our prompt unless the new holder has taken it over.
 
         A commit whose answer was lost also leads here: then the job has ended with our pictures.
+        One that ended otherwise meanwhile still names our prompt, and nobody waits for it.
         """
         ours = self._prompt.prompt_id if self._prompt else None
         try:
             with self._services.database.transaction() as session:
                 job = session.get(GenerationJob, self._job.id)
-                adopted = job is not None and job.comfyui_prompt_id == ours
+                adopted = (
+                    job is not None
+                    and job.comfyui_prompt_id == ours
+                    and job.status not in {Status.FAILED, Status.CANCELLED}
+                )
                 query = (
                     select(ContentImage.id)
                     .where(ContentImage.content_id == (job.content_id if job else None))

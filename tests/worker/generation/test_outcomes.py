@@ -1,17 +1,21 @@
 """One claim of a job, in this process, against the simulator: every way it can end."""
 
 import threading
+from datetime import timedelta
 from io import BytesIO
 
 import pytest
 import redis
 from PIL import Image
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from genonaut.core.events import Event
 from genonaut.db.models import ContentImage, ContentItem, GenerationJob, UserNotification
 from genonaut.domain import generation as jobs
+from genonaut.domain import reaping
 from genonaut.worker import generation
+from tests.support.reaping import sweep
+from tests.support.servers import free_port
 from tests.support.simulator import text_to_image, wait_until
 from tests.worker.generation.conftest import SEEDS, outcomes, prompts_of
 
@@ -172,6 +176,28 @@ def test_a_cancel_stops_the_prompt_and_nothing_else(services, quick_job, reload,
     assert outcomes(services.database, job.id) == ["cancelled"]
 
 
+def test_what_ended_without_its_worker_leaves_no_prompt_behind(
+    services, quick_job, reload, sim
+) -> None:
+    """Whoever closed the job may have told ComfyUI before this worker's prompt got there."""
+    sim.faults(step_delay_s=0.5)
+    job = quick_job(sampler_params={"steps": 20, "seed": next(SEEDS)})
+    worker = threading.Thread(
+        target=generation.run, args=(services, job.id), kwargs={"worker": "w1"}
+    )
+    worker.start()
+    wait_until(lambda: sim.http.get("/queue").json()["queue_running"])
+    with services.database.transaction() as session:
+        jobs.request_cancel(session, job.user_id, job.id)
+        session.execute(
+            update(GenerationJob).values(lease_expires_at=func.now() - timedelta(minutes=1))
+        )
+    sweep(services.database, reaping.WORKER_LOST)
+    worker.join(30)
+    assert reload(job).status == "cancelled"
+    wait_until(lambda: not sim.http.get("/queue").json()["queue_running"], 3)
+
+
 def test_a_prompt_that_executes_too_long_is_stopped(make_services, quick_job, reload, sim) -> None:
     sim.faults(step_delay_s=2)
     services = make_services(comfyui_execution_timeout=1)
@@ -194,6 +220,23 @@ def test_the_last_claim_only_collects(services, quick_job, reload, sim) -> None:
     ended = reload(job)
     assert (ended.status, ended.error_code) == ("failed", "worker_lost")
     assert prompts_of(sim, job, services.database) == []
+
+
+def test_a_last_claim_leaves_nothing_at_a_server_that_was_taken_out_of_use(
+    make_services, quick_job, reload, sim, left_at_comfyui
+) -> None:
+    services = make_services()
+    job = quick_job(max_attempts=1)
+    away = f"http://127.0.0.1:{free_port()}"
+    with services.database.transaction() as session:
+        session.execute(
+            update(GenerationJob)
+            .where(GenerationJob.id == job.id)
+            .values(attempt=1, collect_only=True, comfyui_prompt_id="drawn", backend=away)
+        )
+    generation.run(services, job.id, worker="w1")
+    assert reload(job).error_code == "worker_lost"
+    assert left_at_comfyui() == [(away, "drawn")]
 
 
 def test_frames_go_out_only_while_somebody_watches(services, quick_job, sim) -> None:
