@@ -14,12 +14,15 @@ from genonaut.db.session import Database
 
 log = structlog.get_logger(__name__)
 
+TRY_AGAIN_S = 1.0
+
 
 class LeaseKeeper:
     """Call ``renew`` from a thread every ``every_s`` seconds until the block ends.
 
     A database that is away for a while is not a lost lease: the row decides, and the holder is
-    told by its next write. ``lost`` is set once the row says that somebody else has it.
+    told by its next write. A renewal that failed is tried again a second later. ``lost`` is set
+    once the row says that somebody else has it.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class LeaseKeeper:
             raise LeaseLostError(f"the lease on {self._row_id} is lost")
 
     def _run(self) -> None:
-        while not self._ended.wait(self._every_s):
+        wait_s = self._every_s
+        while not self._ended.wait(wait_s):
+            wait_s = self._every_s
             try:
                 with self._database.transaction() as session:
                     self._renew(session)
@@ -66,3 +71,4 @@ class LeaseKeeper:
                 return
             except SQLAlchemyError as error:
                 log.warning("lease_not_renewed", id=self._row_id, reason=str(error)[:200])
+                wait_s = min(TRY_AGAIN_S, self._every_s)

@@ -4,6 +4,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from sqlalchemy import text
 
 from genonaut.clients.storage import open_storage
 from genonaut.db.models import TaskRun
@@ -69,3 +70,17 @@ def test_a_store_that_stalls_costs_no_run_its_lease(services, make_run_claim):
     assert services.database.locking.pool.checkedin() <= 3
     with services.database.transaction() as session:
         assert session.get_one(TaskRun, held.row_id).log_tail == ["x"]
+
+
+def test_a_renewal_that_failed_is_tried_again_soon(services, make_run_claim):
+    """Three renewals fit into a lease; one that met a restart must not cost a third of it."""
+    held = make_run_claim()
+    tried = threading.Semaphore(0)
+
+    def renew(session):
+        tried.release()
+        session.execute(text("SELECT 1 / 0"))
+
+    with LeaseKeeper(services.database, held.row_id, renew, every_s=5):
+        assert tried.acquire(timeout=10)
+        assert tried.acquire(timeout=3)
