@@ -92,11 +92,13 @@ def _begin(session: Session, run: TaskRun, _: Conditions, __: Verdict, ___: Limi
 
 
 def _is_unknown(limits: Limits) -> Conditions:
-    """Only after a while: during an upgrade another worker may know the task already."""
+    """Only when nobody took it for a while: in an upgrade another worker may know it already."""
     return (
         TaskRun.status == Status.PENDING,
         TaskRun.task.not_in(sorted(limits.run_limits_s)),
-        TaskRun.updated_at < func.now() - timedelta(seconds=limits.unknown_after_s),
+        ~TaskRun.held_back,
+        func.greatest(TaskRun.updated_at, TaskRun.available_at)
+        < func.now() - timedelta(seconds=limits.unknown_after_s),
     )
 
 
@@ -163,7 +165,7 @@ UNKNOWN_TASK = Rule(
     "run",
     TaskRun,
     is_stale=_is_unknown,
-    since=lambda _: TaskRun.updated_at.expression,
+    since=lambda _: func.greatest(TaskRun.updated_at, TaskRun.available_at),
     judge=lambda run, _: Verdict(Status.FAILED, f"there is no task {run.task} any more"),
     act=_fail_unknown,
     what=_name,

@@ -70,12 +70,20 @@ def test_what_waits_begins_when_its_predecessor_ended_unnoticed(database, make_r
 
 def test_runs_of_tasks_that_are_gone_end_after_a_while(database, make_run, reload):
     gone, known = make_run(task="toys.gone"), make_run(task="toys.known")
+    later = make_run(task="toys.gone")
+    make_run(task="toys.new", overlap=Overlap.WAIT)
+    waiting = make_run(task="toys.new", overlap=Overlap.WAIT)
     assert not sweep(database, run_reaping.UNKNOWN_TASK)
     with database.transaction() as session:
-        session.execute(update(TaskRun).values(updated_at="2020-01-01T00:00:00Z"))
+        old = update(TaskRun).values(updated_at="2020-01-01T00:00:00Z")
+        session.execute(old)
+        session.execute(
+            old.where(TaskRun.id.in_((gone.id, known.id))).values(available_at="2020-01-01")
+        )
+        session.execute(old.where(TaskRun.id == waiting.id).values(available_at="2020-01-01"))
     assert sweep(database, run_reaping.UNKNOWN_TASK) == {"failed": [gone.id]}
     assert (reload(gone).status, reload(gone).error_code) == ("failed", "unknown_task")
-    assert reload(known).status == "pending"
+    assert {reload(row).status for row in (known, later, waiting)} == {"pending"}
 
 
 def test_a_run_is_given_the_time_of_its_own_task_and_the_grace(database, make_run_claim, reload):
