@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from genonaut.db.models import GenerationJob, Schedule, TaskRun
+from genonaut.domain.kinds import Kind
 from genonaut.domain.lifecycle import FINAL, UNFINISHED, Status
 from tests.reliability.soak.books import TEMP, Books, File
 from tests.reliability.soak.desk import Order
@@ -109,16 +110,29 @@ def items_match(books: Books) -> Iterator[str]:
 @check("one notification for each job's end, that says how it ended")
 def notices_match(books: Books) -> Iterator[str]:
     told = defaultdict(list)
-    for notice in books.notices:
-        told[notice.data.get("job_id")].append(notice.kind)
+    of_jobs = [notice for notice in books.notices if notice.data.get("job_id") is not None]
+    for notice in of_jobs:
+        told[notice.data["job_id"]].append(notice.kind)
     for job in books.jobs:
         expected = [f"job_{job.status}"] if job.status in FINAL else []
         found = told.pop(job.id, [])
         if found != expected:
             yield f"job {job.id} is {job.status}, and its owner was told {found}"
-    for notice in books.notices:
-        if (about := notice.data.get("job_id")) in told:
+    for notice in of_jobs:
+        if (about := notice.data["job_id"]) in told:
             yield f"somebody was told {notice.kind} about {about}: {notice.title}"
+
+
+@check("the operator was told once of each run that failed, and of no other")
+def failed_runs_are_told_of(books: Books) -> Iterator[str]:
+    told = Counter(
+        notice.data["run_id"] for notice in books.notices if notice.kind == Kind.RUN_FAILED
+    )
+    for run in books.runs:
+        times = told.pop(run.id, 0)
+        if times != (run.status == Status.FAILED):
+            yield f"run {run.id} is {run.status}, and the operator was told {times} times"
+    yield from (f"the operator was told of run {run_id}, which is not there" for run_id in told)
 
 
 @check("every attempt is closed, and the one that completed a job was the only one to do so")

@@ -98,6 +98,7 @@ def books() -> Books:
         order(4, "start_run", 1),
         order(5, "start_run", 2),
         order(6, "start_run", 1),  # the same run stands for it
+        order(8, "start_run", 6),
         order(7, "start_run", None),  # refused beside another
     ]
     return Books(
@@ -121,6 +122,8 @@ def books() -> Books:
         images=[image(0, thumbnails={"256": {"key": key(THUMBNAIL)}}), image(1)],
         notices=[
             notice(DONE, "job_completed"),
+            UserNotification(kind="run_failed", title="failed", data={"run_id": 6}),
+            UserNotification(kind="schedule_late", title="late", data={"schedule": "tick"}),
             notice(CANCELLED, "job_cancelled"),
             notice(DOOMED, "job_failed"),
         ],
@@ -130,6 +133,7 @@ def books() -> Books:
             tick(3, 0),
             tick(4, 3, 1, 2),
             tick(5, 4, status="skipped", reason="run 4 was still running", overlap_key=None),
+            run(6, status="failed", error_code="worker_lost", attempt=4),
         ],
         schedules=[Schedule(name="tick", every_s=1, last_due_at=at(4))],
         diaries={"4.diary": [1, 2, 2, 3]},
@@ -225,6 +229,18 @@ def _wrong_notice(books):
 
 def _notice_of_nobody(books):
     books.notices.append(notice(99, "job_failed"))
+
+
+def _forget_failed_run(books):
+    books.notices.pop(1)
+
+
+def _tell_of_run_twice(books):
+    books.notices.append(books.notices[1])
+
+
+def _tell_of_run_that_did_well(books):
+    books.notices[1].data["run_id"] = 2
 
 
 def _open_attempt(books):
@@ -370,6 +386,9 @@ PLANTED: dict[Callable[[Books], None], tuple[audit.Check, str]] = {
     _double_notice: (audit.notices_match, "['job_completed', 'job_completed']"),
     _wrong_notice: (audit.notices_match, "['job_failed']"),
     _notice_of_nobody: (audit.notices_match, "about 99"),
+    _forget_failed_run: (audit.failed_runs_are_told_of, "run 6 is failed, and the operator was"),
+    _tell_of_run_twice: (audit.failed_runs_are_told_of, "told 2 times"),
+    _tell_of_run_that_did_well: (audit.failed_runs_are_told_of, "run 2 is completed, and"),
     _open_attempt: (audit.attempts_closed, "job 2 is cancelled and has an attempt at work"),
     _complete_twice: (audit.attempts_closed, "job 1 is completed; its attempts"),
     _too_many_attempts: (audit.attempts_closed, "21 attempts of 20"),
