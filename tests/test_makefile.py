@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ("dev", "test", "demo")
 PLAIN = (
-    "help", "demo", "test", "test-reliability", "lint", "check", "bench", "clean",
+    "help", "demo", "test", "test-reliability", "test-commands", "lint", "check", "bench", "clean",
     "docs", "screenshots", "setup", "soak",
 )  # fmt: skip
 COMMANDS = {
@@ -85,6 +85,8 @@ def test_each_environment_has_each_command(checkout: Path, env: str) -> None:
          ".venv/bin/python -m genonaut redis flush --env test --yes"),
         (("bench", "BENCH=create_job"), ".venv/bin/python benchmarks/run.py create_job"),
         (("test", "JOBS=3"), '.venv/bin/python -m pytest -m "not slow" -n 3 --dist loadfile'),
+        (("test-reliability", "REPEAT=2", "JOBS=1"),
+         ".venv/bin/python -m pytest tests/reliability -n 1 --dist worksteal  || exit 1; \\"),
         (("soak",), ".venv/bin/python -m tests.reliability.soak --minutes 5"),
         (("soak", "MINUTES=1", "SEED=7"),
          ".venv/bin/python -m tests.reliability.soak --minutes 1 --seed 7"),
