@@ -240,18 +240,19 @@ def try_again(
     message: str,
     backoff_s: float,
     outcome: str = "retried",
+    always_counts: bool = False,
 ) -> bool:
     """Give the job back to be tried again later, or fail it when its attempts are used up.
 
     The delay doubles from ``backoff_s`` with each attempt (see ``core/backoff.py``). A prompt that
     an earlier attempt posted and this one only found again fails on that earlier attempt's account:
-    this one is given back.
+    this one is given back, unless it ``always_counts``.
 
     Returns: whether there will be another attempt.
     """
     job = held.job
     message = storable(message)
-    count = not _is_of_earlier_attempt(session, held)
+    count = always_counts or not _is_of_earlier_attempt(session, held)
     if (count or job.collect_only) and job.attempt >= job.max_attempts:
         final = "timed_out" if outcome == "timed_out" else "failed"
         fail(session, held, code=code, message=message, outcome=final)
@@ -271,12 +272,20 @@ def try_again(
 def stop_overtime(session: Session, held: Claim, *, message: str, backoff_s: float) -> bool:
     """Take a job from a holder that did not heed its time limit, and have its prompt removed.
 
+    Whoever posted the prompt: it is the holder that hangs, so its attempt counts.
+
     Returns: whether there will be another attempt.
     """
     # Before the row is given back, which forgets the prompt.
     abandon(session, held.job.backend, held.job.comfyui_prompt_id)
     return try_again(
-        session, held, code="timed_out", message=message, backoff_s=backoff_s, outcome="timed_out"
+        session,
+        held,
+        code="timed_out",
+        message=message,
+        backoff_s=backoff_s,
+        outcome="timed_out",
+        always_counts=True,
     )
 
 
@@ -368,12 +377,17 @@ def release(session: Session, held: Claim, *, reason: str, keep_prompt: bool = T
     _close_attempt(session, held, "released", None, reason)
 
 
-def cancelled(session: Session, held: Claim) -> None:
-    """End the job as cancelled; its prompt has been removed at ComfyUI."""
+def cancelled(
+    session: Session, held: Claim, *, outcome: str = "cancelled", message: str | None = None
+) -> None:
+    """End the job as cancelled; its prompt has been removed at ComfyUI.
+
+    ``outcome`` and ``message`` tell how the attempt ended, if not by obeying.
+    """
     ended = JOBS.move(
         session, held.job_id, Status.CANCELLED, token=held.token, progress={"phase": "cancelled"}
     )
-    _close_attempt(session, held, "cancelled")
+    _close_attempt(session, held, outcome, None, message)
     tell_owner(session, ended)
 
 

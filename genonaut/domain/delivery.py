@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from genonaut.db.models import Base
 from genonaut.domain.lifecycle import Status
-from genonaut.domain.repairs import Stale
+from genonaut.domain.repairs import MESSAGE_LOST, UNPUBLISHED, Stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Message:
     def stale(self, *, why: str) -> Stale:
         """Say that the row waits for a message, and that one will be published."""
         return Stale(
-            rule="message_lost" if self.was_sent else "unpublished",
+            rule=MESSAGE_LOST if self.was_sent else UNPUBLISHED,
             kind=self.kind,
             id=self.row_id,
             what=self.task,
@@ -90,10 +90,17 @@ class Outbox:
         """
         return self._messages(session, self._unpublished(epoch, settle_s).limit(limit))
 
-    def count_unpublished(self, session: Session, epoch: str | None, *, settle_s: float) -> int:
-        """Count what :meth:`unpublished` lists."""
+    def count_unpublished(
+        self, session: Session, epoch: str | None, *, settle_s: float
+    ) -> dict[str, int]:
+        """Count what :meth:`unpublished` lists, by the name of the rule it goes by."""
         rows = self._unpublished(epoch, settle_s).order_by(None).subquery()
-        return session.scalars(select(func.count()).select_from(rows)).one()
+        again = func.count().filter(rows.c.was_sent)
+        number = session.execute(
+            select(again.label("again"), func.count().label("all")).select_from(rows)
+        ).one()
+        counts = {MESSAGE_LOST: number.again, UNPUBLISHED: number.all - number.again}
+        return {f"{self.kind}.{rule}": count for rule, count in counts.items()}
 
     def any_unpublished(self, *, settle_s: float) -> ColumnElement[bool]:
         """Say whether there is anything that :meth:`unpublished` lists, for a given ``:epoch``."""
@@ -115,12 +122,15 @@ class Outbox:
         model: Any = self.model
         return self._due().where(model.dispatched_at < func.now() - timedelta(seconds=after_s))
 
-    def overdue(self, session: Session, *, after_s: float, limit: int) -> list[Message]:
+    def overdue(self, session: Session, epoch: str, *, after_s: float, limit: int) -> list[Message]:
         """List due rows published over ``after_s`` seconds ago that nobody claimed, oldest first.
 
         A backlog looks like this too, so each is looked for in the broker before it is sent again.
+        Those published under another epoch are left to :meth:`unpublished`.
         """
-        return self._messages(session, self._overdue(after_s).limit(limit))
+        model: Any = self.model
+        ours = self._overdue(after_s).where(model.dispatch_epoch == epoch)
+        return self._messages(session, ours.limit(limit))
 
     def mark_published(self, session: Session, messages: Collection[Message], epoch: str) -> None:
         """Record that these messages were accepted by the broker under ``epoch``.

@@ -124,7 +124,7 @@ def _fence(
     held = Claim.of(job)
     if verdict.becomes is Status.CANCELLED:
         abandon(session, job.backend, job.comfyui_prompt_id)
-        attempts.cancelled(session, held)
+        attempts.cancelled(session, held, outcome="timed_out", message=verdict.why)
         return Status.CANCELLED
     backoff_s = limits.retry_backoff_s
     again = attempts.stop_overtime(session, held, message=verdict.why, backoff_s=backoff_s)

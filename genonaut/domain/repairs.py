@@ -25,6 +25,11 @@ log = structlog.get_logger(__name__)
 
 BATCH = 200
 FORGET_AFTER = timedelta(days=30)
+MESSAGE_LOST = "message_lost"
+UNPUBLISHED = "unpublished"
+"""What a row is whose message the broker had lost, and one that it never had a message for."""
+
+_REFUSED_FOR_ONE_ROW = {"40001", "40P01", "55P03"}  # serialization, deadlock, lock not available
 
 Row = TypeVar("Row", bound=Base)
 Conditions: TypeAlias = tuple[ColumnElement[bool], ...]
@@ -298,13 +303,21 @@ def _or_skip(session: Session, rule: Rule[Any], row_id: int | None) -> Iterator[
     except (ConflictError, NotFoundError):
         log.info("reap_skipped", rule=rule.name, kind=rule.kind, id=row_id)
     except DBAPIError as error:
-        if error.connection_invalidated or isinstance(error, OperationalError):
+        if not _is_about_one_row(error):
             raise
         log.exception("reap_failed", rule=rule.name, kind=rule.kind, id=row_id)
     except SQLAlchemyError:
         raise
     except Exception:  # a mistake of ours about one row must not keep all others from help
         log.exception("reap_failed", rule=rule.name, kind=rule.kind, id=row_id)
+
+
+def _is_about_one_row(error: DBAPIError) -> bool:
+    """Whether the connection serves on; whoever waited for our lock as we for its may have won."""
+    if error.connection_invalidated:
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    return code in _REFUSED_FOR_ONE_ROW or not isinstance(error, OperationalError)
 
 
 def record(session: Session, done: Sequence[Stale]) -> None:

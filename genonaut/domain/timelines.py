@@ -7,20 +7,25 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from genonaut.db.models import GenerationJob, JobAttempt
+from genonaut.domain import repairs
 from genonaut.domain.lifecycle import FINAL, Status
 
 
 def tell(session: Session, job: GenerationJob) -> list[dict[str, Any]]:
-    """Tell a job's story: created, each attempt and how it ended, cancel, the end; oldest first."""
+    """Tell a job's story, oldest first: created, published anew, each attempt, cancel, the end."""
     entries: list[tuple[datetime, str, str]] = [(job.created_at, "created", "The job was created.")]
     attempts = session.scalars(
         select(JobAttempt).where(JobAttempt.job_id == job.id).order_by(JobAttempt.id)
-    )
-    for attempt in attempts:
+    ).all()
+    following = [*(attempt.number for attempt in attempts[1:]), job.attempt + 1]
+    for attempt, next_number in zip(attempts, following, strict=False):
         which = f"attempt {attempt.number} of {job.max_attempts}"
         entries.append((attempt.started_at, "attempt_started", f"{attempt.worker} began {which}."))
         if attempt.ended_at is not None:
-            told = _ENDINGS[attempt.outcome or ""].format(worker=attempt.worker, which=which)
+            ending = attempt.outcome or ""
+            if ending == "waiting" and next_number > attempt.number:
+                ending = "waiting_counted"
+            told = _ENDINGS[ending].format(worker=attempt.worker, which=which)
             if attempt.error_message:
                 told = f"{told.rstrip('.')}: {attempt.error_message}"
             entries.append((attempt.ended_at, f"attempt_{attempt.outcome}", told))
@@ -31,6 +36,11 @@ def tell(session: Session, job: GenerationJob) -> list[dict[str, Any]]:
         if job.error_message:
             told = f"{told.rstrip('.')}: {job.error_message}"
         entries.append((job.completed_at, job.status, told))
+    entries += [
+        (act.at, act.rule, "The broker had lost its message; it was published again.")
+        for act in repairs.told_of(session, "job", job.id)
+        if act.rule == repairs.MESSAGE_LOST
+    ]
     entries.sort(key=lambda entry: entry[0])
     return [{"at": at.isoformat(), "event": event, "message": text} for at, event, text in entries]
 
@@ -41,6 +51,7 @@ _ENDINGS = {
     "retried": "{which} failed and will be tried again.",
     "released": "{worker} gave {which} back; it does not count.",
     "waiting": "{worker} could not go on, {which} does not count.",
+    "waiting_counted": "{worker} could not go on, though ComfyUI had begun; {which} counts.",
     "worker_lost": "worker {worker} lost, {which}.",
     "timed_out": "{which} took too long and was stopped.",
     "cancelled": "{worker} stopped {which} on request.",

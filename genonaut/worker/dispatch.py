@@ -197,6 +197,15 @@ def queue_of(message: Message) -> str:
     return message.queue if message.queue in QUEUES else DEFAULT
 
 
+def current_epoch(settings: Settings) -> str | None:
+    """Give the broker's epoch for one look; None when Redis is away."""
+    with Broker(settings) as broker:
+        try:
+            return broker.epoch()
+        except BrokerUnavailableError:
+            return None
+
+
 def _task_id(raw: bytes) -> str | None:
     """Read the task id of a message as kombu stores it (in ``unacked``: first of a list)."""
     try:

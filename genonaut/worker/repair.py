@@ -45,6 +45,7 @@ FORGET_EVERY_S = 60.0
 
 _NOT_SENT = "it is due, and the broker has no message for it"
 _NOT_HELD = "the broker held no message for it any more"
+_FORGOTTEN = "Redis lost its memory, the message with it"
 
 _TRY_LOCK = select(
     func.pg_try_advisory_xact_lock(LOCK_ID),
@@ -97,12 +98,14 @@ class Found:
 class Done:
     """What a pass did: rows moved on, messages sent, and how many of them were lost before.
 
-    ``prompts`` tells that ComfyUI has to be told of some, which is left to the caller.
+    ``first`` counts by kind the messages that were none's second, and ``prompts`` tells that
+    ComfyUI has to be told of some, which is left to the caller.
     """
 
     reaped: list[Stale] = field(default_factory=list)
     sent: int = 0
     sent_again: int = 0
+    first: Counter[str] = field(default_factory=Counter)
     prompts: bool = False
 
 
@@ -134,7 +137,7 @@ class Repairs:
         done.prompts = _PROMPTS in found
         if epoch is not None:
             try:
-                self._publish(lock, found, done)
+                self._publish(lock, epoch, found, done)
                 self._clean()
             except BrokerUnavailableError as error:
                 log.warning("broker_away", reason=str(error)[:200])
@@ -184,7 +187,9 @@ class Repairs:
 
     # --- messages --------------------------------------------------------------------------
 
-    def _publish(self, lock: Connection | Session, found: Collection[str], done: Done) -> None:
+    def _publish(
+        self, lock: Connection | Session, epoch: str, found: Collection[str], done: Done
+    ) -> None:
         """Publish what is due; the rest of a long backlog is left to the next pass.
 
         A pass must not take so long that the worker, whose heartbeat waits for it, looks dead.
@@ -196,23 +201,21 @@ class Repairs:
                 due = self._unpublished(epoch)
                 if not due:
                     break
-                self._send(due, done, why="Redis lost its memory, the message with it")
+                self._send(due, done, why=_FORGOTTEN)
                 lock.execute(select(1))  # not idle
         if any(f"{kind}.overdue" in found for kind in OUTBOXES):
-            self._send(self._lost(), done, why=_NOT_HELD)
+            self._send(self._lost(epoch), done, why=_NOT_HELD)
 
     def _send(self, messages: list[Message], done: Done, *, why: str) -> None:
         done.sent += publish(self._begin, self._broker, messages)
-        again = Counter(message.kind for message in messages if message.was_sent)
+        again = [message.stale(why=why) for message in messages if message.was_sent]
         if messages:
-            log.info("published", count=len(messages), again=again.total())
+            log.info("published", count=len(messages), again=len(again))
         if again:
             with self._begin() as session:
-                for kind, number in again.items():
-                    repairs.record_count(
-                        session, "message_lost", kind, number, became="published", why=why
-                    )
-        done.sent_again += again.total()
+                repairs.record(session, again)
+        done.sent_again += len(again)
+        done.first += Counter(message.kind for message in messages if not message.was_sent)
 
     def _unpublished(self, epoch: str) -> list[Message]:
         with self._begin() as session:
@@ -222,8 +225,8 @@ class Repairs:
                 for message in outbox.unpublished(session, epoch, settle_s=SETTLE_S, limit=BATCH)
             ]
 
-    def _lost(self) -> list[Message]:
-        """Find rows published a while ago whose message the broker does not hold.
+    def _lost(self, epoch: str) -> list[Message]:
+        """Find rows published a while ago under ``epoch`` whose message the broker does not hold.
 
         The broker is read at most once per ``republish_after_s``: a backlog, in which rows wait
         for long, is looked at rarely and never sent twice.
@@ -235,7 +238,7 @@ class Repairs:
             overdue = [
                 message
                 for outbox in OUTBOXES.values()
-                for message in outbox.overdue(session, after_s=after_s, limit=LOOKED_AT)
+                for message in outbox.overdue(session, epoch, after_s=after_s, limit=LOOKED_AT)
             ]
         if not overdue:
             return []
@@ -266,39 +269,59 @@ class Repairs:
 
     # --- a look ----------------------------------------------------------------------------
 
-    def look(self, *, limit: int) -> Found:
+    def look(self, *, limit: int, outage: bool = False) -> Found:
         """Say what a pass would do now, listing at most ``limit`` rows of each rule.
 
         Raises: BrokerUnavailableError: Redis is away.
         """
         epoch = self._broker.epoch()
         with self._begin() as session:
-            found = look(session, self._settings, epoch=epoch, limit=limit)
-        stale = [message.stale(why=_NOT_HELD) for message in self._lost()]
-        counts = {**found.counts, **repairs.by_name(stale)}
+            found = look(
+                session,
+                self._settings,
+                epoch=epoch,
+                limit=limit,
+                settle_s=SETTLE_S,
+                outage=outage,
+            )
+        lost = [message.stale(why=_NOT_HELD) for message in self._lost(epoch)]
+        counts = Counter(found.counts)
+        counts.update(repairs.by_name(lost))
         for rule, number in hygiene.sweep(self._settings, dry_run=True).items():
             counts[f"redis.{rule}"] = number
-        listed = [*found.items, *stale[:limit]]
-        return Found(listed, {name: number for name, number in counts.items() if number})
+        return Found([*found.items, *lost[:limit]], dict(+counts))
 
 
-def look(session: Session, settings: Settings, *, epoch: str | None, limit: int) -> Found:
+def look(
+    session: Session,
+    settings: Settings,
+    *,
+    epoch: str | None,
+    limit: int,
+    settle_s: float = UNPUBLISHED_AFTER_S,
+    outage: bool = False,
+) -> Found:
     """Say which rows are stale now, listing at most ``limit`` of each rule; nothing is changed.
 
-    Without an ``epoch``, what Redis lost together with its memory is not seen.
+    Rows that became due within ``settle_s`` seconds are about to be published. As in a pass,
+    nothing counts as left by holders that had no chance to renew their leases. Without an
+    ``epoch``, what Redis lost together with its memory is not seen.
     """
     limits = limits_of(settings)
+    settling = outage or reaping.postgres_is_settling(session, grace_s=settings.postgres_grace_s)
     items: list[Stale] = []
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for rule in reaping.RULES:
+        if rule.takes_from_holders and settling:
+            continue
         listed = repairs.look(session, rule, limits, limit=limit)
         items += listed
         many = len(listed) == limit
         counts[rule.full_name] = repairs.count(session, rule, limits) if many else len(listed)
     for outbox in OUTBOXES.values():
-        waiting = outbox.unpublished(session, epoch, settle_s=UNPUBLISHED_AFTER_S, limit=limit)
-        items += [message.stale(why=_NOT_SENT) for message in waiting]
-        counts[f"{outbox.kind}.unpublished"] = outbox.count_unpublished(
-            session, epoch, settle_s=UNPUBLISHED_AFTER_S
-        )
-    return Found(items, {name: number for name, number in counts.items() if number})
+        waiting = outbox.unpublished(session, epoch, settle_s=settle_s, limit=limit)
+        items += [
+            message.stale(why=_FORGOTTEN if message.was_sent else _NOT_SENT) for message in waiting
+        ]
+        counts.update(outbox.count_unpublished(session, epoch, settle_s=settle_s))
+    return Found(items, dict(+counts))

@@ -1,7 +1,7 @@
 """What waits, who works, whether all is well: for auditors, over HTTP."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, text
 
 from genonaut.core.clock import utcnow
 from genonaut.domain import heartbeats, reaping
@@ -15,6 +15,12 @@ ADMIN = "/api/v1/admin"
 @pytest.fixture
 def eve(make_account):
     return make_account("eve", Role.AUDITOR)
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """PostgreSQL has been there for long."""
+    monkeypatch.setattr("genonaut.domain.reaping.postgres_is_settling", lambda *_, **__: False)
 
 
 @pytest.fixture
@@ -72,6 +78,7 @@ def test_health_is_red_when_work_waits_and_nobody_does_it_though_workers_report(
     assert found["workers.generation"]["ok"]
 
 
+@pytest.mark.usefixtures("settled")
 def test_what_is_stuck_is_shown_with_its_reason_and_what_becomes_of_it(
     eve, make_claim, make_run, database
 ):
@@ -97,6 +104,20 @@ def test_what_is_stuck_is_shown_with_its_reason_and_what_becomes_of_it(
     assert lost["what"] == "a lighthouse at dawn"
     assert (gone["id"], gone["becomes"]) == (run.id, "failed")
     assert (waits["id"], waits["becomes"], waits["stale_s"]) == (run.id, "published", 120.0)
+
+
+def test_what_redis_forgot_is_shown_too_when_no_worker_lives(eve, make_job):
+    job = make_job(dispatched_at=func.now(), dispatch_epoch="another")
+    report = eve.client.get(f"{ADMIN}/stale").json()
+    assert report["counts"] == {"job.message_lost": 1}
+    (lost,) = report["items"]
+    assert (lost["id"], lost["becomes"]) == (job.id, "published")
+
+
+def test_nothing_is_shown_as_lost_while_holders_could_not_renew(eve, make_claim, monkeypatch):
+    monkeypatch.setattr("genonaut.domain.reaping.postgres_is_settling", lambda *_, **__: True)
+    make_claim(lease_s=-60)
+    assert eve.client.get(f"{ADMIN}/stale").json()["items"] == []
 
 
 def test_what_was_mended_last_is_shown(eve, make_claim, database):

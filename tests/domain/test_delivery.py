@@ -29,7 +29,7 @@ def unpublished(database, epoch="e1", settle_s=1):
 
 def overdue(database):
     with database.transaction() as session:
-        return JOBS.overdue(session, after_s=60, limit=100)
+        return JOBS.overdue(session, "e1", after_s=60, limit=100)
 
 
 def mark(database, messages, epoch="e1"):

@@ -8,8 +8,8 @@ from sqlalchemy import select, text
 
 from genonaut.core.errors import LeaseLostError
 from genonaut.db.models import GenerationJob, JobAttempt, UserNotification
-from genonaut.domain import attempts, generation, reaping
-from tests.support.reaping import sweep
+from genonaut.domain import attempts, generation, reaping, repairs
+from tests.support.reaping import LIMITS, sweep
 
 
 @pytest.fixture
@@ -196,6 +196,22 @@ def test_the_last_attempt_past_its_limit_fails_the_job_once(database, make_job, 
         assert session.scalars(select(UserNotification.kind)).all() == ["job_failed"]
 
 
+def test_who_hangs_over_the_prompt_of_another_has_used_up_the_attempt_as_was_shown(
+    database, make_job, make_claim, reload
+):
+    job = make_job(max_attempts=2)
+    first = make_claim(job, lease_s=-60)
+    with database.transaction() as session:
+        attempts.begin_prompt(session, first, backend="b", prompt_id="p")
+    sweep(database, reaping.WORKER_LOST)
+    make_claim(job)
+    limits = replace(LIMITS, **OVERDUE)
+    with database.transaction() as session:
+        (shown,) = repairs.look(session, reaping.OVERTIME, limits, limit=9)
+    assert sweep(database, reaping.OVERTIME, **OVERDUE) == {shown.becomes: [job.id]}
+    assert reload(job).status == "failed"
+
+
 def test_a_job_past_its_limit_whose_cancel_was_requested_is_cancelled(
     database, make_claim, reload, left_at_comfyui
 ):
@@ -207,6 +223,11 @@ def test_a_job_past_its_limit_whose_cancel_was_requested_is_cancelled(
     assert left_at_comfyui() == [("b", "p")]
     with database.transaction() as session:
         assert session.scalars(select(UserNotification.kind)).all() == ["job_cancelled"]
+        (attempt,) = session.scalars(select(JobAttempt))
+    assert (attempt.outcome, attempt.error_message) == (
+        "timed_out",
+        "worker worker-1 did not end it at its limit of -61 seconds",
+    )
 
 
 def test_a_server_that_just_started_is_settling(session):

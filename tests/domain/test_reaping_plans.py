@@ -72,7 +72,7 @@ def test_finding_nothing_reads_partial_indexes_only(plans):
             repairs.count(session, rule, LIMITS)
         for outbox in OUTBOXES:
             outbox.unpublished(session, "e1", settle_s=1, limit=100)
-            outbox.overdue(session, after_s=60, limit=100)
+            outbox.overdue(session, "e1", after_s=60, limit=100)
 
     explained = plans(look)
     assert len(explained) == 1 + 2 * len(reaping.RULES) + 2 * len(OUTBOXES)

@@ -1,5 +1,6 @@
 """What is shown as stale is what is then done, batch by batch, and all of it is on record."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -64,6 +65,25 @@ def test_each_act_is_on_record_and_counted_from_where_the_last_count_ended(
         later = repairs.since(session, ledger.through)
         assert later.counts == {"job.worker_lost": 1, "run.message_lost": 7}
         assert repairs.since(session, later.through) == repairs.Ledger(later.through, {})
+
+
+def test_a_row_that_is_locked_against_us_keeps_no_other_from_help(
+    committed_database, make_claim, reload
+):
+    """Another transaction may hold what the act on one row needs, and wait for that row."""
+    held, other = make_claim(lease_s=-60), make_claim(lease_s=-60)
+
+    def act(session, row, *rest):
+        if row.id == held.job_id:
+            session.execute(text("SET LOCAL lock_timeout = '10ms'"))
+            session.execute(text("LOCK TABLE audit_log"))
+        return reaping.WORKER_LOST.act(session, row, *rest)
+
+    rule = replace(reaping.WORKER_LOST, act=act, give_back=None)
+    with committed_database.transaction() as busy:
+        busy.execute(text("LOCK TABLE audit_log"))
+        assert sweep(committed_database, rule) == {"pending": [other.job_id]}
+    assert reload(held).status == "running"
 
 
 def test_records_are_kept_for_a_month(database, make_claim, reap):

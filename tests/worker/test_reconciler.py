@@ -145,7 +145,7 @@ class Hour:
             due = OUTBOXES["job"].unpublished(session, epoch, settle_s=0, limit=10_000)
         self.send(due)
         with self.database.transaction() as session:
-            waiting = OUTBOXES["job"].overdue(session, after_s=-1, limit=10_000)
+            waiting = OUTBOXES["job"].overdue(session, epoch, after_s=-1, limit=10_000)
         held = self.broker.held_task_ids(GENERATION, delivered_within_s=60)
         self.send(missing(waiting, held))
 

@@ -12,6 +12,7 @@ from genonaut.domain import health, repairs
 from genonaut.domain.health import Limits
 from genonaut.domain.users import Role
 from genonaut.worker import repair
+from genonaut.worker.dispatch import current_epoch
 from genonaut.worker.queues import GENERATION, QUEUES
 
 router = APIRouter(prefix="/admin", tags=["operations"])
@@ -79,8 +80,9 @@ def read_stale(
     The workers mend within seconds what they find; what stays here has no worker to mend it.
     """
     settings = caller.services.settings
+    epoch = current_epoch(settings)
     with caller.transaction(role=Role.AUDITOR) as (session, _):
-        found = repair.look(session, settings, epoch=None, limit=limit)
+        found = repair.look(session, settings, epoch=epoch, limit=limit)
         recent = [repairs.public(act) for act in repairs.recent(session, limit=limit)]
     items = [stale.public() for stale in found.items]
     return JSONResponse({"counts": found.counts, "items": items, "recent": recent})

@@ -1,6 +1,8 @@
 """Move on what is stuck, on demand, and keep the record of what the workers did by themselves."""
 
+import json
 import time
+from collections import Counter
 
 from pydantic import Field
 from sqlalchemy.orm import Session
@@ -15,6 +17,8 @@ from genonaut.worker.task import TaskContext, TaskParams, TaskResult, task
 
 PATIENCE_S = 60.0
 LOOK_AGAIN_S = 0.2
+FOUND_BYTES = 200 * 1024
+"""Of what a dry run lists, as JSON; a result holds little more."""
 NAME = "jobs.reap_stale"
 
 
@@ -43,12 +47,13 @@ class Result(TaskResult):
     """What was done, by ``kind.rule``; of a dry run, what would be."""
 
     counts: dict[str, int]
-    """Since the run before, the acts of every worker among them."""
+    """Since the run before, the acts of every worker among them. Messages that were due and not
+    sent yet (``unpublished``), as each try again is for a moment, are those this run sent."""
     by_this_run: int = 0
     published: int = 0
     """Messages this run sent, those that were simply due among them."""
     found: tuple[Item, ...] = ()
-    """Of a dry run: the first of each rule."""
+    """Of a dry run: the first of each rule, as many as one result holds."""
     through: int = 0
     """The last record that is counted here; the next run begins behind it."""
 
@@ -65,9 +70,11 @@ def reap_stale(ctx: TaskContext, params: Params) -> Result:
     with Broker(ctx.settings, timeout_s=2.0) as broker:
         passes = Repairs(ctx.transaction, ctx.settings, broker)
         if ctx.dry_run:
-            found = passes.look(limit=params.limit)
-            items = tuple(Item.model_validate(one.public()) for one in found.items)
-            return Result(counts=found.counts, found=items)
+            with ctx.transaction() as session:
+                outage = _is_settling(ctx, session)
+            found = passes.look(limit=params.limit, outage=outage)
+            items = [Item.model_validate(one.public()) for one in found.items]
+            return Result(counts=found.counts, found=_fitting(items))
         return _pass(ctx, passes)
 
 
@@ -81,8 +88,9 @@ def _pass(ctx: TaskContext, passes: Repairs) -> Result:
                 ledger = _ledger(ctx)
                 for name, number in ledger.counts.items():
                     ctx.log.info("repaired", rule=name, count=number)
+                first = {f"{kind}.{repairs.UNPUBLISHED}": n for kind, n in done.first.items()}
                 return Result(
-                    counts=ledger.counts,
+                    counts={**ledger.counts, **first},
                     by_this_run=len(done.reaped) + done.sent_again,
                     published=done.sent,
                     through=ledger.through,
@@ -90,6 +98,23 @@ def _pass(ctx: TaskContext, passes: Repairs) -> Result:
         ctx.progress(0, message="another pass is being made")
         time.sleep(LOOK_AGAIN_S)
     raise RetryableError(f"another pass has been going on for {PATIENCE_S:.0f} seconds")
+
+
+def _fitting(items: list[Item]) -> tuple[Item, ...]:
+    """Leave out the last ones of the longest rules, until the rest fits into a result."""
+    ranks: Counter[tuple[str, str]] = Counter()
+    ranked = []
+    for item in items:
+        ranks[item.kind, item.rule] += 1
+        ranked.append((ranks[item.kind, item.rule], item))
+    kept: set[int] = set()
+    size = 0
+    for _, item in sorted(ranked, key=lambda pair: pair[0]):
+        size += len(json.dumps(item.model_dump())) + 2
+        if size > FOUND_BYTES:
+            break
+        kept.add(id(item))
+    return tuple(item for item in items if id(item) in kept)
 
 
 def _is_settling(ctx: TaskContext, lock: Session) -> bool:

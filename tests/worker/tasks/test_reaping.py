@@ -5,8 +5,8 @@ import time
 import pytest
 from sqlalchemy import func, select, text
 
-from genonaut.db.models import TaskRun
-from genonaut.domain import generation, repairs
+from genonaut.db.models import GenerationJob, TaskRun
+from genonaut.domain import generation, repairs, timelines
 from genonaut.worker.contact import fresh
 from genonaut.worker.reconciler import Reconciler
 from genonaut.worker.repair import LOCK_ID, contact_of
@@ -37,7 +37,7 @@ def test_a_dry_run_lists_what_a_run_then_does(
     assert reload(lost).status == "running"
 
     done, _ = run_task(reap_stale)
-    assert done.counts == {"job.worker_lost": 1, "run.worker_lost": 1}
+    assert done.counts == seen.counts
     assert (done.by_this_run, done.published) == (2, 1)  # the others are due from now on
     assert [reload(row).status for row in (lost, slow)] == ["pending", "running"]
 
@@ -58,9 +58,44 @@ def test_a_run_counts_what_the_workers_did_by_themselves_since_the_one_before(
 
 def test_what_redis_forgot_is_counted(run_task, make_job, redis_client):
     make_job(celery_task_id="x", dispatched_at=func.now(), dispatch_epoch="another")
+    seen, _ = run_task(reap_stale, dry_run=True)
+    assert [(item.rule, item.becomes) for item in seen.found] == [("message_lost", "published")]
+    done, _ = run_task(reap_stale)
+    assert done.counts == seen.counts == {"job.message_lost": 1}
+    assert redis_client.llen("genonaut_test:generation") == 1
+
+
+def test_what_redis_forgot_long_ago_is_counted_once(run_task, make_job):
+    long_ago = func.now() - text("interval '1 hour'")
+    make_job(celery_task_id="x", dispatched_at=long_ago, dispatch_epoch="another")
+    seen, _ = run_task(reap_stale, dry_run=True)
+    assert (len(seen.found), seen.counts) == (1, {"job.message_lost": 1})
+
+
+def test_a_message_that_went_astray_is_told_of_on_the_timeline(
+    run_task, make_job, database, redis_client, settings
+):
+    run_task(reap_stale)
+    job = make_job(
+        celery_task_id="x",
+        dispatched_at=func.now() - text("interval '1 hour'"),
+        dispatch_epoch=redis_client.get(f"{settings.redis_ns}:epoch").decode(),
+    )
     done, _ = run_task(reap_stale)
     assert done.counts == {"job.message_lost": 1}
-    assert redis_client.llen("genonaut_test:generation") == 1
+    with database.transaction() as session:
+        story = timelines.tell(session, session.get(GenerationJob, job.id))
+    assert [entry["event"] for entry in story] == ["created", "message_lost"]
+
+
+def test_a_dry_run_of_very_much_lists_what_a_result_holds(run_task, make_job, make_claim):
+    for _ in range(240):
+        make_claim(make_job(prompt="\U0001f5bc" * 60), lease_s=-60)
+    make_job(celery_task_id="x", available_at=func.now() - text("interval '1 minute'"))
+    seen, _ = run_task(reap_stale, dry_run=True, limit=500)
+    assert seen.counts == {"job.worker_lost": 240, "job.unpublished": 1}
+    assert 150 < len(seen.found) < 240
+    assert seen.found[-1].rule == "unpublished", "the last rule is not crowded out by the first"
 
 
 def test_after_an_outage_nothing_is_taken_from_who_could_not_renew(
@@ -72,6 +107,7 @@ def test_after_an_outage_nothing_is_taken_from_who_could_not_renew(
     contact = contact_of(settings, memory)
     held = make_claim(lease_s=-60)
     contact.had(time.monotonic() - 60)
+    assert run_task(reap_stale, dry_run=True)[0].counts == {}
     assert run_task(reap_stale)[0].counts == {}
     assert reload(held).status == "running"
     contact.had(time.monotonic())
