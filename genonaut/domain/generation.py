@@ -30,7 +30,10 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def public(job: Shown) -> dict[str, Any]:
-    """Give what the owner may see, ready for JSON; the same for API, sockets and events."""
+    """Give what the owner may see, ready for JSON; the same for API, sockets and events.
+
+    The API adds the ``queue_position``, which changes without the row and so without an event.
+    """
     return {
         "id": job.id,
         "status": job.status,

@@ -75,6 +75,12 @@ def test_a_job_that_has_ended_is_told_at_once(api, ada, sockets):
     assert (hear(socket)["data"]["status"], closed_with(socket)) == ("cancelled", 1000)
 
 
+def test_a_socket_gives_the_row_that_a_get_gives_but_for_its_place(api, ada, sockets):
+    job = submit(ada)
+    told = hear(sockets(f"{api.ws}/ws/jobs/{job}", ada))["data"]
+    assert ada.client.get(f"{JOBS}/{job}").json() == {**told, "queue_position": 1}
+
+
 def test_lost_events_are_healed_by_reading_the_rows_again(api, ada, database, claim, sockets):
     job = submit(ada)
     socket, own = sockets(f"{api.ws}/ws/jobs/{job}", ada), sockets(f"{api.ws}/ws/me", ada)
