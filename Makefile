@@ -96,8 +96,8 @@ define environment
 up-$(1): $(READY) ## Start servers, API, workers, beat and Flower (not with FLOWER_ACTIVE=false)
 	@$(GENONAUT) up --env $(1)
 
-api-$(1): $(READY) ## The same, open to other machines on port 8001; dev reloads on change
-	@$(GENONAUT) up --env $(1) --host 0.0.0.0 --port 8001$(if $(filter dev,$(1)), --reload)
+api-$(1): $(READY) ## The same, open to other machines on API_PORT (8001); dev reloads on change
+	@$(GENONAUT) up --env $(1) --host 0.0.0.0$(if $(filter dev,$(1)), --reload)
 
 celery-$(1): $(READY) ## Start the workers alone
 	@$(GENONAUT) up --env $(1) --only workers

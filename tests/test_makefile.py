@@ -14,7 +14,7 @@ PLAIN = (
 )  # fmt: skip
 COMMANDS = {
     "up": "up --env {env}",
-    "api": "up --env {env} --host 0.0.0.0 --port 8001",
+    "api": "up --env {env} --host 0.0.0.0",
     "celery": "up --env {env} --only workers",
     "beat": "up --env {env} --only beat",
     "flower": "up --env {env} --only flower",
@@ -40,7 +40,8 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     # What the make that runs these tests was given is not meant for this one.
-    alone = ["env", *(f"--unset={name}" for name in ("MAKEFLAGS", "MAKEOVERRIDES", "ARGS", "JOBS"))]
+    given = ("MAKEFLAGS", "MAKEOVERRIDES", "ARGS", "JOBS", "API_PORT")
+    alone = ["env", *(f"--unset={name}" for name in given)]
     return subprocess.run(
         [*alone, "make", "-C", str(folder), *words],
         capture_output=True,
@@ -114,6 +115,16 @@ def test_flower_is_on_unless_told_and_the_default_overrules_no_file(checkout: Pa
         file.write('\nprobe:\n\t@echo "[$$FLOWER_ACTIVE]"\n')
     assert make(checkout, "-s", "probe").stdout.strip() == "[]"
     assert make(checkout, "-s", "probe", "FLOWER_ACTIVE=false").stdout.strip() == "[false]"
+
+
+def test_the_port_of_the_api_is_told_by_its_setting_alone(checkout: Path) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "[$API_PORT] $*"\n')
+    python.chmod(0o755)
+    words = "-m genonaut up --env test --host 0.0.0.0"
+    assert make(checkout, "-s", "api-test").stdout.strip() == f"[] {words}"
+    assert make(checkout, "-s", "api-test", "API_PORT=8002").stdout.strip() == f"[8002] {words}"
 
 
 def test_an_old_python_is_one_clear_line(checkout: Path) -> None:
