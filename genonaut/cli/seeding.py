@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from genonaut.cli.environment import settings_for
 from genonaut.cli.output import console, fail
 from genonaut.cli.servers import database_of
-from genonaut.clients.storage import LocalStorage, Storage
+from genonaut.clients.storage import Storage, open_storage
 from genonaut.db.models import User, UserInteraction
+from genonaut.domain import orphans
 from genonaut.domain import users as accounts
 
 if TYPE_CHECKING:
@@ -101,12 +102,10 @@ def seed(
     if env not in {"demo", "test", "dev"}:
         fail("only demo, test and dev are seeded", status=2)
     settings = settings_for(env)
-    storage = LocalStorage(
-        settings.storage_path, min_free_bytes=settings.storage_min_free_mb * 2**20
-    )
     console.print("drawing tastes and pictures…")
     data = plant(users, items, interactions, seed=number)
     with database_of(settings) as database, database.transaction() as session:
+        storage = open_storage(settings, guard=orphans.storing(database))
         session.execute(text("SET LOCAL statement_timeout = '15min'"))
         session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         taken = session.scalar(

@@ -5,9 +5,12 @@ from sqlalchemy import func, select
 
 from genonaut.api.config import Settings
 from genonaut.cli import seeding
-from genonaut.clients.storage import LocalStorage
+from genonaut.cli.servers import database_of
+from genonaut.clients.storage import LocalStorage, open_storage
 from genonaut.core.planted import plant
 from genonaut.db.models import ContentImage, ContentItem, GenerationJob, User, UserInteraction
+from tests.support.database import TEMPLATE, new_database
+from tests.support.objects import BUCKET, OPTIONS, object_server
 
 
 @pytest.fixture
@@ -58,12 +61,28 @@ def test_pictures_of_one_taste_have_words_in_common():
 
 
 def test_the_command_fills_an_environment(make_settings, postgres, monkeypatch, capsys):
-    from tests.support.database import TEMPLATE, new_database
-
     with new_database(postgres, template=TEMPLATE) as url:
         settings: Settings = make_settings(database_url_test=url)
         monkeypatch.setattr(seeding, "settings_for", lambda _: settings)
         seeding.seed(users=5, items=9, interactions=20, number=0, env="test")
         assert "5 users, 9 pictures" in capsys.readouterr().out
+        assert any(settings.storage_path.rglob("*.png"))
     with pytest.raises(SystemExit):
         seeding.seed(users=1, items=1, interactions=0, number=0, env="prod")
+
+
+def test_pictures_go_where_those_of_the_environment_are(make_settings, postgres, monkeypatch):
+    with object_server() as store_url, new_database(postgres, template=TEMPLATE) as url:
+        settings: Settings = make_settings(
+            database_url_test=url,
+            storage_url=f"s3://{BUCKET}/seeded",
+            aws_endpoint_url=store_url,
+            aws_access_key_id=OPTIONS["access_key_id"],
+            aws_secret_access_key=OPTIONS["secret_access_key"],
+        )
+        monkeypatch.setattr(seeding, "settings_for", lambda _: settings)
+        seeding.seed(users=2, items=3, interactions=5, number=0, env="test")
+        with database_of(settings) as database, database.transaction() as session:
+            named = set(session.scalars(select(ContentImage.storage_key)))
+        assert set() < named <= {file.key for file in open_storage(settings).list_files()}
+    assert not settings.storage_path.exists()
