@@ -339,11 +339,11 @@ def queue_positions(session: Session, jobs: Sequence[GenerationJob]) -> dict[int
 
 
 def request_cancel(session: Session, user_id: UUID, job_id: int) -> GenerationJob:
-    """Cancel a job: at once while it is pending, through its holder while it is running.
+    """Cancel a job: at once while it is pending, within seconds through its holder while running.
 
-    A pending job whose prompt may still be at ComfyUI is closed by the reconciler, which removes
-    the prompt too; nobody claims it any more. Once this is committed the job can only end as
-    ``cancelled``. Asking again is harmless.
+    A pending job whose prompt may still be at ComfyUI is closed within seconds by the reconciler,
+    which removes the prompt too; nobody claims it any more. Once this is committed the job can only
+    end as ``cancelled``. Asking again is harmless.
 
     Raises:
         NotFoundError: it does not exist or is another user's.

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from genonaut.db.models import GenerationJob
-from genonaut.domain import accounts, users
+from genonaut.domain import accounts, attempts, users
 from genonaut.domain.users import Role
 from tests.api.conftest import Account
 from tests.support.simulator import running_simulator, text_to_image
@@ -89,6 +89,22 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_told_to_stop(
     assert (answer.status_code, answer.json()["cancel_requested"]) == (202, True)
     events = [e["event"] for e in ada.client.get(f"{JOBS}/{running}/timeline").json()["items"]]
     assert events == ["created", "attempt_started", "cancel_requested"]
+
+
+def test_the_cancel_of_a_job_that_waits_for_its_prompt_is_left_to_the_reconciler(
+    ada, make_claim, make_job, database
+):
+    job = ada.client.post(JOBS, json={"prompt": "x"}).json()["id"]
+    with database.transaction() as session:
+        row = session.get(GenerationJob, job)
+    held = make_claim(row)
+    with database.transaction() as session:
+        attempts.begin_prompt(session, held, backend="http://gpu", prompt_id="p")
+        attempts.release(session, held, reason="deploy")
+    answer = ada.client.post(f"{JOBS}/{job}/cancel")
+    told = {name: answer.json()[name] for name in ("status", "cancel_requested")}
+    assert (answer.status_code, told) == (202, {"status": "pending", "cancel_requested": True})
+    assert ada.client.post(f"{JOBS}/{job}/cancel").status_code == 202
 
 
 def test_what_has_ended_is_not_cancelled_and_what_has_not_is_not_repeated(ada, make_job, database):

@@ -42,6 +42,10 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+_WILL_END = (
+    "It ends as cancelled, within seconds: by its worker, which was told to stop, or, if it waits "
+    "and a prompt of it may be at ComfyUI, by the reconciler."
+)
 
 
 @router.post(
@@ -132,13 +136,16 @@ def read(job_id: Id, caller: CallerDep) -> Response:
     operation_id="cancelGenerationJob",
     responses={
         200: {"model": answers.Job, "description": "The job is cancelled."},
-        202: {"model": answers.Job, "description": "Its worker was told to stop."},
+        202: {"model": answers.Job, "description": _WILL_END},
         **CHANGING,
         **problems(404, 409),
     },
 )
 def cancel(job_id: Id, caller: CallerDep) -> Response:
-    """Cancel a job: at once while it waits, shortly while it runs. Asking twice is harmless."""
+    """Cancel a job: at once, or within seconds where a prompt of it may be at ComfyUI.
+
+    Asking twice is harmless.
+    """
     with caller.transaction() as (session, who):
         job = generation.request_cancel(session, who.user_id, job_id)
     done = job.status == Status.CANCELLED
