@@ -8,7 +8,7 @@ import pytest
 from genonaut.api.config import ROOT
 from genonaut.worker import discovery, registration
 from genonaut.worker.queue_app import celery
-from genonaut.worker.queues import QUEUES, RUN_COMFY_JOB
+from genonaut.worker.queues import DELIVER, HARD_AFTER_SOFT_S, QUEUES, RUN_COMFY_JOB
 
 TASKS = list(discovery.catalogue().values())
 
@@ -45,3 +45,6 @@ def test_workers_know_each_under_every_name():
             assert known.time_limit == definition.hard_limit_s
             assert issubclass(type(known), registration.RunTask)
     assert RUN_COMFY_JOB in celery.tasks
+    deliver = celery.tasks[DELIVER]
+    assert deliver.time_limit == deliver.soft_time_limit + HARD_AFTER_SOFT_S
+    assert DELIVER not in discovery.catalogue(), "only a row that is due starts it"

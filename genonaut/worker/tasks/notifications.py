@@ -8,14 +8,19 @@ from pydantic import Field
 from genonaut.domain import digests
 from genonaut.worker import delivering
 from genonaut.worker.queue_app import celery
-from genonaut.worker.queues import DELIVER, NOTIFICATIONS
+from genonaut.worker.queues import DELIVER, HARD_AFTER_SOFT_S, NOTIFICATIONS
 from genonaut.worker.services import get_services
 from genonaut.worker.task import TaskContext, TaskParams, TaskResult, task
 
 _SOFT_LIMIT_S = 180
 
 
-@celery.task(name=DELIVER, bind=True, soft_time_limit=_SOFT_LIMIT_S, time_limit=_SOFT_LIMIT_S + 60)
+@celery.task(
+    name=DELIVER,
+    bind=True,
+    soft_time_limit=_SOFT_LIMIT_S,
+    time_limit=_SOFT_LIMIT_S + HARD_AFTER_SOFT_S,
+)
 def deliver(self: Task, delivery_id: int) -> dict[str, Any]:
     """Send what is due in the lane of a message.
 
