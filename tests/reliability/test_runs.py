@@ -152,7 +152,8 @@ def test_a_run_of_a_task_that_is_gone_ends_and_says_so(rig: Rig) -> None:
     run_id = rig.trigger("toys.count", upto=1)
     worker = rig.runner(TASK_PACKAGES="", wait=True)
     with rig.database.transaction() as session:
-        session.execute(text("UPDATE task_runs SET updated_at = now() - interval '2 minutes'"))
+        ago = "now() - interval '2 minutes'"
+        session.execute(text(f"UPDATE task_runs SET updated_at = {ago}, available_at = {ago}"))
     run = rig.wait_for_run(run_id, "failed")
     assert run.error_code == "unknown_task"
     assert worker.is_alive()
