@@ -30,7 +30,9 @@ HEAR_S = 0.25
 BACKEND_PATIENCE_S = 10.0
 """A ComfyUI that is silent for this long while we watch counts as down."""
 DEAF_AFTER_S = 3.0
-RECONNECT_EVERY_S = 10.0
+"""The queue moved, which all are told, and the socket has not said a word for this long."""
+SILENT_S = 60.0
+"""Nothing at all while it draws; no less, since one step may take half a minute on a CPU."""
 LOST_CONFIRM_S = 0.5
 
 
@@ -68,8 +70,11 @@ class PromptWatch:
         self._on_start = on_start
         self._poll_s = poll_s
         self._silent_since: float | None = None
-        self._heard_at = time.monotonic()
-        self._reconnect_at = 0.0
+        self._reading: tuple[int, int] | None = None
+        self._heard_at = 0.0
+        self._asked_at = time.monotonic()
+        self._place: tuple[str, int | None] | None = None
+        self._moved: tuple[float, float] | None = None
 
     def wait(self, listener: Listener | None) -> HistoryEntry:
         """Wait until the history has the prompt.
@@ -85,8 +90,11 @@ class PromptWatch:
             ended = self._hear(listener)
             if not ended and not self._vigil.take_webhook() and time.monotonic() < look_at:
                 continue
+            asked_at = time.monotonic()
             located = self._look()
             look_at = time.monotonic() + self._poll_s
+            if located is not None and listener is not None:
+                self._mind_socket(listener, located, asked_at)
             if located is None:
                 self._vigil.check_execution_time()
             elif located.entry is not None:
@@ -98,7 +106,7 @@ class PromptWatch:
             else:
                 self._vigil.check_execution_time()
                 self._on_start()
-                self._show_without_hearing(listener)
+                self._show_drawing()
 
     def _look(self) -> Located | None:
         """Ask queue and history; None while the server is silent, for some seconds."""
@@ -126,25 +134,43 @@ class PromptWatch:
             match event:
                 case Started():
                     self._on_start()
-                    self._show.steps(self._meter.executing(None))
+                    self._reading = self._meter.executing(None)
                 case Cached(nodes=nodes):
-                    self._meter.cached(nodes)
+                    self._reading = self._meter.cached(nodes)
                 case Executing(node=None) | Failed() | Interrupted():
                     ended = True
                 case Executing(node=node):
-                    self._show.steps(self._meter.executing(node))
+                    self._reading = self._meter.executing(node)
                 case Step(node=node, value=value, max=maximum):
-                    self._show.steps(self._meter.step(node, value, maximum))
+                    self._reading = self._meter.step(node, value, maximum)
                 case _:
-                    pass
+                    continue
+            self._show_drawing()
         self._show.frame(listener, self._prompt_id)
         return ended
 
-    def _show_without_hearing(self, listener: Listener | None) -> None:
-        """Say at least that it draws; an open socket that says nothing is opened anew."""
-        if listener is not None and time.monotonic() - self._heard_at < DEAF_AFTER_S:
-            return
-        self._show.phase("drawing")
-        if listener is not None and listener.connected and time.monotonic() > self._reconnect_at:
-            self._reconnect_at = time.monotonic() + RECONNECT_EVERY_S
+    def _show_drawing(self) -> None:
+        """Say how far it is by what was heard last, or at least that it draws."""
+        if self._reading is None:
+            self._show.phase("drawing")
+        else:
+            self._show.steps(self._reading)
+
+    def _mind_socket(self, listener: Listener, located: Located, asked_at: float) -> None:
+        """Open a deaf socket anew: what said nothing of a move of the queue, or nothing for long.
+
+        A quiet one may be sound, and what is said between two sockets is lost.
+        """
+        now = time.monotonic()
+        place = (located.state, located.position)
+        if place != self._place and (self._place is not None or located.state == "running"):
+            self._moved = (self._asked_at, now)
+        self._place, self._asked_at = place, asked_at
+        heard_at = max(listener.heard_at, self._heard_at)
+        if self._moved is not None and heard_at >= self._moved[0]:
+            self._moved = None
+        is_deaf = self._moved is not None and now - self._moved[1] > DEAF_AFTER_S
+        is_silent = located.state == "running" and now - heard_at > SILENT_S
+        if listener.connected and (is_deaf or is_silent):
+            self._moved = None
             listener.reconnect()

@@ -64,6 +64,17 @@ def test_events_come_in_order_and_what_is_superseded_is_left_out(server, client)
         assert listener.poll(0) == []
 
 
+@pytest.mark.parametrize("message", [status(1), {"type": "progress_state", "data": {}}, JPEG, "{"])
+def test_opening_and_any_message_is_a_sign_of_life(server, client, message):
+    started = time.monotonic()
+    with client.listen("c") as listener:
+        wait_until(lambda: listener.connected)
+        opened_at = listener.heard_at
+        assert opened_at >= started
+        server.socket().send(message)
+        wait_until(lambda: listener.heard_at > opened_at)
+
+
 def test_a_full_mailbox_keeps_the_newest(server, client):
     with client.listen("c") as listener:
         for number in range(MAILBOX + 10):

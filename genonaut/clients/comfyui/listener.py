@@ -4,6 +4,7 @@ import json
 import logging
 import ssl
 import threading
+import time
 from collections import deque
 from types import TracebackType
 from typing import Self
@@ -55,6 +56,7 @@ class Listener:
         self._news = threading.Condition()
         self._events: deque[Event] = deque(maxlen=MAILBOX)
         self._preview: Preview | None = None
+        self._heard_at = 0.0
         self._closing = threading.Event()
         self._hang_up = threading.Event()
         self._tried = threading.Event()
@@ -78,6 +80,11 @@ class Listener:
     def connected(self) -> bool:
         """Tell whether a socket is open; an open one may still be deaf."""
         return self._connected.is_set()
+
+    @property
+    def heard_at(self) -> float:
+        """Give the monotonic time when a socket was opened, or said anything, last."""
+        return self._heard_at
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Take what has come, in order; waits up to ``timeout_s`` seconds for the first."""
@@ -119,6 +126,7 @@ class Listener:
             with self._dial() as socket:
                 self._hang_up.clear()
                 socket.send(_FEATURE_FLAGS)  # counts only as the very first message
+                self._heard_at = time.monotonic()
                 self._connected.set()
                 self._tried.set()
                 while not (self._closing.is_set() or self._hang_up.is_set()):
@@ -127,6 +135,7 @@ class Listener:
                     except TimeoutError:
                         continue
                     heard = True
+                    self._heard_at = time.monotonic()
                     self._deliver(message)
         except (OSError, EOFError, WebSocketException) as error:
             _log.debug("ComfyUI's socket is gone: %r", error)
