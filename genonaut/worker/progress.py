@@ -48,7 +48,7 @@ class Reporter:
         preview = listener.take_preview()
         if preview is None or preview.format != "jpeg" or len(preview.data) > MAX_FRAME_BYTES:
             return
-        if preview.prompt_id not in {None, prompt_id}:
+        if preview.prompt_id != prompt_id:
             return
         watched = self._events.publish_preview(self._job_id, preview.data)
         self._next_frame_at = time.monotonic() + (FRAME_EVERY_S if watched else NOBODY_WATCHES_S)

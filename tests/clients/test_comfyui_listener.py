@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import threading
 import time
 
@@ -12,6 +13,11 @@ from genonaut.clients.comfyui.listener import MAILBOX
 from tests.clients.scripted import wait_until
 
 JPEG = b"\0\0\0\1\0\0\0\1\xff\xd8\xff"
+
+
+def named(prompt_id):
+    told = json.dumps({"prompt_id": prompt_id, "image_type": "image/jpeg"}).encode()
+    return struct.pack(">II", 4, len(told)) + told + b"\xff\xd8\xff"
 
 
 def status(remaining):
@@ -51,7 +57,7 @@ def test_events_come_in_order_and_what_is_superseded_is_left_out(server, client)
     with client.listen("c") as listener:
         cached = {"type": "execution_cached", "data": {"prompt_id": "p", "nodes": ["4"]}}
         said = [status(1), status(2), cached, progress(1), progress(2), progress(1, "7"), ended()]
-        for message in [*said, JPEG]:
+        for message in [*said, named("p")]:
             server.socket().send(message)
         wait_until(listener.take_preview)
         assert listener.poll(1) == [
@@ -79,7 +85,7 @@ def test_a_full_mailbox_keeps_the_newest(server, client):
     with client.listen("c") as listener:
         for number in range(MAILBOX + 10):
             server.socket().send(ended(str(number)))
-        server.socket().send(JPEG)
+        server.socket().send(named("p"))
         wait_until(listener.take_preview)
         events = listener.poll(1)
     assert len(events) == MAILBOX
@@ -88,16 +94,62 @@ def test_a_full_mailbox_keeps_the_newest(server, client):
 
 def test_only_the_newest_preview_is_kept_and_given_once(server, client):
     with client.listen("c") as listener:
+        server.socket().send(progress(1))
         for byte in b"abc":
             server.socket().send(JPEG + bytes([byte]))
         server.socket().send(ended())
         everything_until(listener, Executing("p", None))
         preview = listener.take_preview()
-        assert (preview.format, preview.data, preview.prompt_id) == (
-            "jpeg",
-            b"\xff\xd8\xffc",
-            None,
-        )
+        assert (preview.format, preview.data) == ("jpeg", b"\xff\xd8\xffc")
+        assert listener.take_preview() is None
+
+
+def of(kind, prompt_id="p", **data):
+    return {"type": kind, "data": {"prompt_id": prompt_id, **data}}
+
+
+@pytest.mark.parametrize(
+    ("said", "owner"),
+    [
+        ([], None),
+        ([status(2)], None),
+        ([{"type": "executing", "data": {"node": "3"}}], None),
+        ([of("execution_start")], "p"),
+        ([of("execution_cached", nodes=[])], "p"),
+        ([of("executing", node="3")], "p"),
+        ([progress(1), status(1), of("progress_state", nodes={})], "p"),
+        ([progress(1), of("progress", "stranger", node="3", value=1, max=9)], "stranger"),
+        ([progress(1), ended()], None),
+        ([progress(1), of("execution_error")], None),
+        ([progress(1), of("execution_interrupted")], None),
+    ],
+)
+def test_a_preview_that_names_no_prompt_is_of_the_one_being_drawn(server, client, said, owner):
+    with client.listen("c") as listener:
+        for message in [*said, JPEG, ended("last")]:
+            server.socket().send(message)
+        everything_until(listener, Executing("last", None))
+        preview = listener.take_preview()
+    assert (preview.prompt_id if preview is not None else None) == owner
+    assert (preview is None) == (owner is None)
+
+
+def test_a_preview_that_names_its_prompt_keeps_it(server, client):
+    with client.listen("c") as listener:
+        for message in [progress(1), named("other"), ended()]:
+            server.socket().send(message)
+        everything_until(listener, Executing("p", None))
+        assert listener.take_preview().prompt_id == "other"
+
+
+def test_a_new_socket_does_not_know_whose_a_preview_is(server, client):
+    with client.listen("c") as listener:
+        server.socket().send(progress(1))
+        everything_until(listener, Step("p", "3", 1, 9))
+        server.socket().drop()
+        for message in [JPEG, ended()]:
+            server.socket(1).send(message)
+        everything_until(listener, Executing("p", None))
         assert listener.take_preview() is None
 
 

@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -13,8 +14,13 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from genonaut.clients.comfyui.messages import (
+    Cached,
     Event,
+    Executing,
+    Failed,
+    Interrupted,
     Preview,
+    Started,
     Status,
     Step,
     parse_event,
@@ -56,6 +62,7 @@ class Listener:
         self._news = threading.Condition()
         self._events: deque[Event] = deque(maxlen=MAILBOX)
         self._preview: Preview | None = None
+        self._drawing: str | None = None
         self._heard_at = 0.0
         self._closing = threading.Event()
         self._hang_up = threading.Event()
@@ -95,7 +102,11 @@ class Listener:
             return events
 
     def take_preview(self) -> Preview | None:
-        """Take the newest preview; None if none came since the last call."""
+        """Take the newest preview; None if none came since the last call.
+
+        One that does not say whose it is belongs to the prompt that this socket last heard of, and
+        is dropped after that one's end: a stranger's may be sent to all.
+        """
         with self._news:
             preview, self._preview = self._preview, None
             return preview
@@ -126,6 +137,7 @@ class Listener:
             with self._dial() as socket:
                 self._hang_up.clear()
                 socket.send(_FEATURE_FLAGS)  # counts only as the very first message
+                self._drawing = None
                 self._heard_at = time.monotonic()
                 self._connected.set()
                 self._tried.set()
@@ -158,13 +170,20 @@ class Listener:
     def _deliver(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
             preview = parse_preview(message)
-            if preview is not None:
+            if preview is not None and preview.prompt_id is None:
+                preview = replace(preview, prompt_id=self._drawing)
+            if preview is not None and preview.prompt_id is not None:
                 with self._news:
                     self._preview = preview
             return
         event = parse_event(message)
         if event is None:
             return
+        match event:  # one prompt is drawn at a time
+            case Executing(node=None) | Failed() | Interrupted():
+                self._drawing = None
+            case Started() | Cached() | Executing() | Step():
+                self._drawing = event.prompt_id
         with self._news:
             if self._events and _supersedes(event, self._events[-1]):
                 self._events[-1] = event

@@ -1,16 +1,17 @@
-"""How far a drawing is stays known while ComfyUI is quiet, and only a deaf socket is hung up."""
+"""A job shows its own drawing, also while ComfyUI is quiet; only a deaf socket is hung up."""
 
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from genonaut.clients.comfyui import Listener
 from genonaut.db.models import GenerationJob
 from genonaut.worker import generation, watch
 from genonaut.worker.services import Services
-from tests.support.simulator import wait_until
+from tests.support.simulator import text_to_image, wait_until
 from tests.worker.generation.conftest import SEEDS
 
 
@@ -93,3 +94,21 @@ def test_a_socket_that_falls_silent_for_long_is_opened_anew(
     sim.faults(step_delay_s=0.02)
     drawing.join(30)
     assert len(dials) == 2
+
+
+def test_a_stranger_s_preview_is_not_shown_as_that_of_the_job_behind_it(
+    services, sim, draw
+) -> None:
+    sim.faults(step_delay_s=0.2)
+    stranger = {"prompt": text_to_image(seed=next(SEEDS), steps=6), "prompt_id": "stranger"}
+    sim.http.post("/prompt", json=stranger).raise_for_status()  # no client_id: all get its frames
+    with redis.Redis.from_url(services.settings.redis_url) as client:
+        heard = client.pubsub()
+        heard.psubscribe(f"{services.settings.redis_ns}:previews:job:*")
+        drawing = draw(3)
+        while not sim.log()["stranger"]["ended"]:
+            frame = heard.get_message(ignore_subscribe_messages=True, timeout=0.05)
+            assert frame is None
+        wait_until(lambda: heard.get_message(ignore_subscribe_messages=True, timeout=0.1))
+        drawing.join(30)
+        heard.close()
