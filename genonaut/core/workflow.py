@@ -18,6 +18,10 @@ MAX_STEPS = 10_000
 SAVING_CLASSES = frozenset({"SaveImage", "SaveAnimatedWEBP", "SaveAnimatedPNG"})
 IMAGE_CLASSES = SAVING_CLASSES | {"PreviewImage"}
 
+_PICTURE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".avif"),
+    *(".gif", ".tif", ".tiff", ".bmp"),
+)
 _DEFAULT_STEPS = 20
 _CUSTOM_SAMPLERS = frozenset({"SamplerCustom", "SamplerCustomAdvanced"})
 
@@ -161,7 +165,8 @@ def output_images(outputs: object, graph: dict[str, Any]) -> list[OutputImage]:
     """Choose a run's pictures from the ``outputs`` of its history entry.
 
     Saved pictures if there are any, else previews. Ordered by node id (as numbers), then as the
-    node lists them. Anything of another shape, or of a node not in ``graph``, is passed over.
+    node lists them. Anything of another shape, of a node not in ``graph``, or with the suffix of no
+    picture that we know, as a video listed among them, is passed over.
     """
     if not isinstance(outputs, dict):
         return []
@@ -341,7 +346,7 @@ def _listed_images(output: object) -> Iterator[OutputImage]:
         if (
             isinstance(filename, str)
             and isinstance(subfolder, str)
-            and filename
+            and filename.lower().endswith(_PICTURE_SUFFIXES)
             and kind in ("output", "temp")
         ):
             yield OutputImage(filename, subfolder, kind)

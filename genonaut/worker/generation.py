@@ -29,6 +29,7 @@ from genonaut.core.errors import (
     RetryableError,
     SubmissionUnclearError,
     UnreadableImageError,
+    UnsupportedImageError,
     WorkflowRejectedError,
 )
 from genonaut.core.workflow import output_images
@@ -138,6 +139,7 @@ class _Attempt:
             WorkflowRejectedError,
             ArtifactTooLargeError,
             ImageTooLargeError,
+            UnsupportedImageError,
             InvalidInputError,
         ) as error:
             self._end(attempts.fail, code=error.code, message=str(error))

@@ -164,7 +164,11 @@ def test_any_json_is_either_a_graph_or_a_clear_refusal(value):
 
 
 image_entries = st.fixed_dictionaries(
-    {"filename": json_values, "subfolder": json_values, "type": st.sampled_from(["output", "x"])}
+    {
+        "filename": json_values | st.just("a.png"),
+        "subfolder": json_values,
+        "type": st.sampled_from(["output", "x"]),
+    }
 )
 listings = st.fixed_dictionaries({"images": st.lists(image_entries | json_values) | json_values})
 
@@ -212,6 +216,19 @@ def test_outputs_come_by_node_number_then_list_order_and_only_saved_ones():
 def test_previews_count_when_nothing_was_saved():
     outputs = {"2": {"images": [entry("t.png", "temp", ""), entry("i.png", "input")]}}
     assert output_images(outputs, {"2": node()}) == [OutputImage("t.png", "", "temp")]
+
+
+def test_only_files_that_are_pictures_by_their_names_count():
+    kept = [
+        f"a.{suffix}" for suffix in ("png", "JPG", "jpeg", "webp", "avif", "gif", "tiff", "bmp")
+    ]
+    passed_over = ["a.mp4", "a.png.webm", "a.svg", "a.", "png", "a.png "]
+    outputs = {"2": {"images": [entry(name) for name in [*passed_over, *kept]]}}
+    assert [image.filename for image in output_images(outputs, {"2": node()})] == kept
+    video_and_preview = [entry("v.mp4"), entry("t.png", "temp")]
+    assert output_images({"2": {"images": video_and_preview}}, {"2": node()}) == [
+        OutputImage("t.png", "job-1", "temp")
+    ]
 
 
 @pytest.mark.parametrize(
