@@ -68,6 +68,7 @@ class Request:
     path: str
     query: dict[str, str]
     body: Any
+    authorization: str | None = None
 
 
 class Socket:
@@ -200,7 +201,8 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             query = {k: v[0] for k, v in parse_qs(url.query, keep_blank_values=True).items()}
             body = json.loads(raw) if raw else None
-            reply = server.answer(Request(self.command, url.path, query, body))
+            login = self.headers.get("authorization")
+            reply = server.answer(Request(self.command, url.path, query, body, login))
             if reply.fault == "reset":
                 linger = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -225,7 +227,8 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             self.close_connection = reply.fault is not None
 
         def _upgrade(self) -> None:
-            server.requests.append(Request("WS", self.path, {}, None))
+            login = self.headers.get("authorization")
+            server.requests.append(Request("WS", self.path, {}, None, login))
             protocol = ServerProtocol(max_size=None)
             head = f"{self.requestline}\n{self.headers}".replace("\n", "\r\n")
             protocol.receive_data(head.encode())

@@ -1,5 +1,6 @@
 """The client against a real server that answers oddly."""
 
+import base64
 import json
 import logging
 import socket
@@ -247,6 +248,26 @@ def test_a_path_prefix_is_kept_for_http_and_websocket(server):
 def test_https_gives_a_secure_websocket():
     base = parse_base_url("https://host.example/comfy/")
     assert websocket_url(base, "c") == "wss://host.example/comfy/ws?clientId=c"
+
+
+@pytest.mark.parametrize(
+    ("login", "told"),
+    [
+        ("tok%40en", b"tok@en:"),
+        ("to:ken", b"to:ken"),
+        ("us%2Fer:p%40%2F%3A", b"us/er:p@/:"),
+        (":word", b":word"),
+        ("", None),
+    ],
+)
+def test_the_login_of_the_address_is_told_by_http_and_by_the_socket(server, login, told):
+    server.on("GET", "/prompt", recorded("01", "GET", "/prompt"))
+    with ComfyClient(server.url.replace("//", f"//{login}@" if login else "//")) as client:
+        client.ping()
+        with client.listen("c") as listener:
+            wait_until(lambda: listener.connected)
+    expected = told and "Basic " + base64.b64encode(told).decode()
+    assert [request.authorization for request in server.requests] == [expected] * 2
 
 
 def test_proxies_of_the_environment_are_not_used(server, client, monkeypatch, closed_port):

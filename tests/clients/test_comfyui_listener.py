@@ -9,7 +9,7 @@ import time
 import pytest
 
 from genonaut.clients.comfyui import Cached, ComfyClient, Executing, Failed, Status, Step
-from genonaut.clients.comfyui.listener import MAILBOX
+from genonaut.clients.comfyui.listener import MAILBOX, Listener
 from tests.clients.scripted import wait_until
 
 JPEG = b"\0\0\0\1\0\0\0\1\xff\xd8\xff"
@@ -196,6 +196,29 @@ def test_a_server_without_a_socket_is_tried_again_and_never_raises(server, clien
         assert listener.poll(0.01) == []
         server.accept_sockets = True
         wait_until(lambda: listener.connected)
+
+
+def test_of_the_sockets_that_cannot_be_opened_the_first_is_told_without_a_login(server, caplog):
+    server.accept_sockets = False
+    url = server.url.replace("//", "//secret:word@")
+    with ComfyClient(url) as client, client.listen("c") as listener:
+        wait_until(lambda: [path for _, path in server.asked()].count("/ws") > 2)
+        server.accept_sockets = True
+        wait_until(lambda: listener.connected)
+        server.socket().drop()
+        server.socket(1)
+    [told] = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert f"at {server.url}/ws cannot".replace("http", "ws") in told.getMessage()
+    assert "404" in told.getMessage()
+    assert "secret" not in told.getMessage()
+    assert "word" not in told.getMessage()
+
+
+def test_an_address_that_no_socket_can_have_is_told_without_its_login(caplog):
+    with Listener("ftp://secret:word@host/ws?clientId=c", tls=None):
+        wait_until(lambda: caplog.records)
+    assert "isn't ws or wss" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_closing_ends_the_thread_at_once(server, client):

@@ -26,6 +26,7 @@ from genonaut.clients.comfyui.messages import (
     parse_event,
     parse_preview,
 )
+from genonaut.clients.comfyui.transport import without_login
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 MAILBOX = 512
@@ -64,6 +65,7 @@ class Listener:
         self._preview: Preview | None = None
         self._drawing: str | None = None
         self._heard_at = 0.0
+        self._is_told = False
         self._closing = threading.Event()
         self._hang_up = threading.Event()
         self._tried = threading.Event()
@@ -150,11 +152,21 @@ class Listener:
                     self._heard_at = time.monotonic()
                     self._deliver(message)
         except (OSError, EOFError, WebSocketException) as error:
-            _log.debug("ComfyUI's socket is gone: %r", error)
+            self._tell(error)
         finally:
             self._connected.clear()
             self._tried.set()
         return heard
+
+    def _tell(self, error: Exception) -> None:
+        """Warn of the first socket that cannot be opened; a proxy may let none pass."""
+        reason = f"{type(error).__name__}: {error}".replace(self._url, "the address")
+        if self._connected.is_set() or self._is_told:
+            _log.debug("ComfyUI's socket is gone: %s", reason)
+            return
+        self._is_told = True
+        where = without_login(self._url).partition("?")[0]
+        _log.warning("ComfyUI's socket at %s cannot be opened: %s", where, reason)
 
     def _dial(self) -> ClientConnection:
         return connect(

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -77,7 +78,16 @@ def websocket_url(base: httpx.URL, client_id: str) -> str:
     """Give the address of the WebSocket beside a base URL."""
     scheme = "wss" if base.scheme == "https" else "ws"
     path = base.path.rstrip("/") + "/ws"
-    return str(base.copy_with(scheme=scheme, path=path, params={"clientId": client_id}))
+    url = base.copy_with(scheme=scheme, path=path, params={"clientId": client_id})
+    if base.userinfo and b":" not in base.userinfo:  # websockets refuses a login of one part
+        url = url.copy_with(userinfo=base.userinfo + b":")
+    return str(url)
+
+
+def without_login(url: str) -> str:
+    """Give an address as it may be shown."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class Transport:
