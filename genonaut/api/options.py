@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from genonaut.api.config import Settings
-from genonaut.clients.comfyui import BackendOptions, ComfyClient
+from genonaut.clients.comfyui import BackendOptions, ComfyClient, without_login
 from genonaut.core.errors import GenonautError
 
 log = structlog.get_logger(__name__)
@@ -53,9 +53,9 @@ class OptionsCache:
                 ) as client:
                     offers.append(client.options())
             except GenonautError as error:
-                log.info("options_unknown", backend=url, error=str(error))
+                log.info("options_unknown", backend=without_login(url), error=str(error))
             except Exception:
-                log.exception("options_failed", backend=url)
+                log.exception("options_failed", backend=without_login(url))
         with self._changed:
             self._options = _common(offers) if offers else None
             self._next_at = time.monotonic() + (self._ttl_s if offers else _AFTER_FAILURE_S)

@@ -16,6 +16,7 @@ from genonaut.cli.environment import settings_for
 from genonaut.cli.output import EnvOption, JsonOption, console, print_json
 from genonaut.cli.processes import WEDGED_S, free_disk_mb
 from genonaut.cli.servers import IS_NEWER, eviction_policy
+from genonaut.clients.comfyui import without_login
 from genonaut.clients.storage import open_storage
 from genonaut.core.errors import GenonautError, RetryableError
 from genonaut.db.session import Database
@@ -103,6 +104,7 @@ def _comfyui(settings: Settings) -> list[Finding]:
         return [Finding("ComfyUI", ok=False, found="COMFYUI_URL is not set", advice="set it")]
     findings = []
     for url in settings.comfyui_urls:
+        shown = without_login(url)
         try:
             with client_for(settings, url, read_timeout_s=PROBE_TIMEOUT_S) as client:
                 remaining = client.queue_remaining()
@@ -113,10 +115,10 @@ def _comfyui(settings: Settings) -> list[Finding]:
                 if settings.uses_simulator
                 else "start ComfyUI there, or correct COMFYUI_URL"
             )
-            findings.append(Finding("ComfyUI", ok=False, found=f"{url}: {error}", advice=advice))
+            findings.append(Finding("ComfyUI", ok=False, found=f"{shown}: {error}", advice=advice))
         else:
             kind = "simulator" if settings.uses_simulator else "server"
-            found = f"{kind} at {url}: {models} checkpoints, {remaining} prompts queued"
+            found = f"{kind} at {shown}: {models} checkpoints, {remaining} prompts queued"
             advice = "put a checkpoint into ComfyUI's models/checkpoints"
             findings.append(Finding("ComfyUI", models > 0, found, advice))
     return findings

@@ -7,8 +7,10 @@ import pytest
 
 from genonaut.api import triggering
 from genonaut.cli import remote
+from genonaut.cli.doctor import CHECKS
 from genonaut.domain import lifecycle
 from tests.cli.conftest import Commands
+from tests.support.simulator import free_port, running_simulator
 
 SUBCOMMANDS = {
     "up": (), "demo": (), "doctor": (), "version": (),
@@ -115,6 +117,16 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(alone: Commands) -> None:
         assert bool(finding["advice"]) is not finding["ok"]
     assert "http://127.0.0.1:1" in findings["ComfyUI"]["found"]
     assert "✗ PostgreSQL" in alone("doctor", status=1).stdout
+
+
+def test_the_doctor_shows_no_login_of_comfyui(make_settings) -> None:
+    [_, _, _, comfyui, *_] = CHECKS
+    with running_simulator() as simulator:
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        urls = [url.replace("//", "//anna:hidden@") for url in (nowhere, simulator.url)]
+        away, there = comfyui(make_settings(comfyui_url=",".join(urls)))
+    assert away.found == f"{nowhere}: ComfyUI does not answer (ConnectError)"
+    assert (there.ok, f" at {simulator.url}: " in there.found) == (True, True)
 
 
 def test_a_folder_that_cannot_be_used_is_one_line(alone: Commands, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from genonaut.clients.comfyui import BackendOptions, CancelOutcome, ComfyClient
-from genonaut.clients.comfyui.transport import parse_base_url, websocket_url
+from genonaut.clients.comfyui.transport import parse_base_url, websocket_url, without_login
 from genonaut.core.errors import (
     ArtifactMissingError,
     ArtifactTooLargeError,
@@ -268,6 +268,19 @@ def test_the_login_of_the_address_is_told_by_http_and_by_the_socket(server, logi
             wait_until(lambda: listener.connected)
     expected = told and "Basic " + base64.b64encode(told).decode()
     assert [request.authorization for request in server.requests] == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://host:8188/a/", "http://host:8188/a/"),
+        ("https://token@host", "https://host"),
+        ("https://us:wo@rd@[::1]:1/p?q=a@b#c", "https://[::1]:1/p?q=a@b#c"),
+        ("no address", "no address"),
+    ],
+)
+def test_an_address_is_shown_without_its_login(url, shown):
+    assert without_login(url) == shown
 
 
 def test_proxies_of_the_environment_are_not_used(server, client, monkeypatch, closed_port):

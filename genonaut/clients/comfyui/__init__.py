@@ -19,6 +19,7 @@ from genonaut.clients.comfyui.messages import (
     Status,
     Step,
 )
+from genonaut.clients.comfyui.transport import without_login
 
 __all__ = [
     "BackendOptions",
@@ -37,4 +38,5 @@ __all__ = [
     "Started",
     "Status",
     "Step",
+    "without_login",
 ]
