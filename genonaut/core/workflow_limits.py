@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from genonaut.core import image_opening
 from genonaut.core.workflow import gives_images, in_order, refused, sources_of
 
 INPUT_LIMITS = {"width": 2048, "height": 2048, "batch_size": 8, "steps": 150, "scale_by": 4}
@@ -29,8 +28,7 @@ def check(graph: dict[str, Any]) -> None:
 
     What is bounded must be a plain number: what comes through a link, or as text that ComfyUI
     would convert, cannot be judged here. Nor may an edge be 0, which has ComfyUI derive it from the
-    other. Enlargements and joined prompts multiply, so what comes of them is bounded too. A picture
-    that would be refused when it is collected is not drawn in the first place.
+    other. Enlargements and joined prompts multiply, so what comes of them is bounded too.
 
     Raises: InvalidInputError: ``field`` is ``workflow``, the message says what and where.
     """
@@ -50,8 +48,7 @@ def check(graph: dict[str, Any]) -> None:
     prompts = max(load.prompts for load in loads.values())
     if prompts > MAX_PROMPTS:
         raise refused(f"joins more than {MAX_PROMPTS} prompts to one")
-    saved = [loads[node_id] for node_id, node in graph.items() if gives_images(node)]
-    images = sum(load.batch for load in saved)
+    images = sum(loads[node_id].batch for node_id, node in graph.items() if gives_images(node))
     if images > MAX_IMAGES:
         raise refused(f"gives {images:g} images; {MAX_IMAGES} are allowed")
     pixels = sum(load.batch * load.area for load in loads.values())
@@ -59,12 +56,6 @@ def check(graph: dict[str, Any]) -> None:
         raise refused(
             f"passes {pixels / 1e6:,.0f} million pixels from node to node in all; "
             f"{MAX_PIXELS // 10**6:,} million are allowed"
-        )
-    largest = max((load.area for load in saved), default=0)
-    if largest > image_opening.MAX_PIXELS:
-        raise refused(
-            f"gives an image of {largest / 1e6:,.2f} million pixels; "
-            f"{image_opening.MAX_PIXELS / 1e6:g} million are allowed"
         )
 
 
