@@ -29,7 +29,6 @@ from genonaut.core.errors import (
     RetryableError,
     SubmissionUnclearError,
     UnreadableImageError,
-    UnsupportedImageError,
     WorkflowRejectedError,
 )
 from genonaut.core.workflow import output_images
@@ -139,7 +138,6 @@ class _Attempt:
             WorkflowRejectedError,
             ArtifactTooLargeError,
             ImageTooLargeError,
-            UnsupportedImageError,
             InvalidInputError,
         ) as error:
             self._end(attempts.fail, code=error.code, message=str(error))

@@ -141,24 +141,6 @@ def test_pictures_that_are_ready_are_collected_however_late(
     assert sim.log()[prompt_id]["runs"] == 1
 
 
-def test_what_is_of_no_picture_s_format_is_not_drawn_again(
-    make_services, quick_job, reload, sim
-) -> None:
-    job = quick_job()
-    generation.run(make_services(storage_min_free_mb=10**9), job.id, worker="w1")
-    [file] = sim.directory.rglob(f"{job.id}-*.png")
-    file.write_bytes(b"\0\0\0\x20ftypisom" + bytes(99))
-    services = make_services()
-    wait_until(
-        lambda: (
-            generation.run(services, job.id, worker="w2") == []
-            and reload(job).progress["phase"] != "waiting_for_storage"
-        )
-    )
-    ended = reload(job)
-    assert (ended.status, ended.error_code) == ("failed", "unsupported_image")
-
-
 def test_what_comfyui_offers_now_is_no_matter_to_what_it_has_drawn(
     make_services, quick_job, reload, monkeypatch
 ) -> None:
