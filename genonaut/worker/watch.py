@@ -163,12 +163,13 @@ class PromptWatch:
         """
         now = time.monotonic()
         place = (located.state, located.position)
-        if place != self._place and (self._place is not None or located.state == "running"):
-            self._moved = (self._asked_at, now)
-        self._place, self._asked_at = place, asked_at
+        has_moved = place != self._place and (self._place is not None or located.state == "running")
         heard_at = max(listener.heard_at, self._heard_at)
         if self._moved is not None and heard_at >= self._moved[0]:
             self._moved = None
+        if has_moved and self._moved is None and heard_at < self._asked_at:
+            self._moved = (self._asked_at, now)  # the first of which nothing was heard
+        self._place, self._asked_at = place, asked_at
         is_deaf = self._moved is not None and now - self._moved[1] > DEAF_AFTER_S
         is_silent = located.state == "running" and now - heard_at > SILENT_S
         if listener.connected and (is_deaf or is_silent):
