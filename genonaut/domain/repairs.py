@@ -8,7 +8,7 @@ would be done. The rules are in ``domain/reaping.py`` and ``domain/run_reaping.p
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import structlog
@@ -29,7 +29,7 @@ MESSAGE_LOST = "message_lost"
 UNPUBLISHED = "unpublished"
 """What a row is whose message the broker had lost, and one that it never had a message for."""
 
-_REFUSED_FOR_ONE_ROW = {"40001", "40P01", "55P03"}  # serialization, deadlock, lock not available
+_REFUSED_FOR_ONE_ROW = {"40001", "40P01"}  # serialization failure, deadlock: known at once
 
 Row = TypeVar("Row", bound=Base)
 Conditions: TypeAlias = tuple[ColumnElement[bool], ...]
@@ -320,8 +320,8 @@ def _is_about_one_row(error: DBAPIError) -> bool:
     return code in _REFUSED_FOR_ONE_ROW or not isinstance(error, OperationalError)
 
 
-def record(session: Session, done: Sequence[Stale]) -> None:
-    """Put on record what was done."""
+def record(session: Session, done: Sequence[Stale], *, at: datetime | None = None) -> None:
+    """Put on record what was done, now or at the moment that is given."""
     if done:
         session.execute(
             insert(Repair),
@@ -333,6 +333,7 @@ def record(session: Session, done: Sequence[Stale]) -> None:
                     "worker": stale.worker,
                     "became": stale.becomes,
                     "why": stale.why,
+                    **({} if at is None else {"at": at}),
                 }
                 for stale in done
             ],

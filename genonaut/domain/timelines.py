@@ -23,7 +23,9 @@ def tell(session: Session, job: GenerationJob) -> list[dict[str, Any]]:
         entries.append((attempt.started_at, "attempt_started", f"{attempt.worker} began {which}."))
         if attempt.ended_at is not None:
             ending = attempt.outcome or ""
-            if ending == "waiting" and next_number > attempt.number:
+            if ending == "waiting" and attempt.number == job.max_attempts:
+                ending = "waiting_last"
+            elif ending == "waiting" and next_number > attempt.number:
                 ending = "waiting_counted"
             told = _ENDINGS[ending].format(worker=attempt.worker, which=which)
             if attempt.error_message:
@@ -52,6 +54,7 @@ _ENDINGS = {
     "released": "{worker} gave {which} back; it does not count.",
     "waiting": "{worker} could not go on, {which} does not count.",
     "waiting_counted": "{worker} could not go on, though ComfyUI had begun; {which} counts.",
+    "waiting_last": "{worker} could not go on with {which}.",  # then pictures are but collected
     "worker_lost": "worker {worker} lost, {which}.",
     "timed_out": "{which} took too long and was stopped.",
     "cancelled": "{worker} stopped {which} on request.",

@@ -207,13 +207,22 @@ class Repairs:
             self._send(self._lost(epoch), done, why=_NOT_HELD)
 
     def _send(self, messages: list[Message], done: Done, *, why: str) -> None:
+        """Send, and record what was sent before: of jobs each one, for its timeline."""
+        if not messages:
+            return
+        with self._begin() as session:
+            at = session.scalars(select(func.now())).one()  # a worker may begin at once
         done.sent += publish(self._begin, self._broker, messages)
         again = [message.stale(why=why) for message in messages if message.was_sent]
-        if messages:
-            log.info("published", count=len(messages), again=len(again))
+        log.info("published", count=len(messages), again=len(again))
         if again:
+            others = Counter(stale.kind for stale in again if stale.kind != "job")
             with self._begin() as session:
-                repairs.record(session, again)
+                repairs.record(session, [stale for stale in again if stale.kind == "job"], at=at)
+                for kind, number in others.items():
+                    repairs.record_count(
+                        session, repairs.MESSAGE_LOST, kind, number, became="published", why=why
+                    )
         done.sent_again += len(again)
         done.first += Counter(message.kind for message in messages if not message.was_sent)
 

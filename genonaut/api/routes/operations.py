@@ -80,6 +80,8 @@ def read_stale(
     The workers mend within seconds what they find; what stays here has no worker to mend it.
     """
     settings = caller.services.settings
+    with caller.transaction(role=Role.AUDITOR):
+        pass  # before Redis is asked, in no transaction
     epoch = current_epoch(settings)
     with caller.transaction(role=Role.AUDITOR) as (session, _):
         found = repair.look(session, settings, epoch=epoch, limit=limit)
