@@ -363,7 +363,8 @@ class Rig(Rows):
     def stop_consuming(self, queue: str) -> None:
         """Have the workers go on without taking anything from a queue."""
         self.dispatcher()
-        replies = celery.control.cancel_consumer(queue, reply=True, timeout=5)
+        with celery.connection_for_write() as fresh:  # an earlier test may have restarted Redis
+            replies = celery.control.cancel_consumer(queue, reply=True, timeout=5, connection=fresh)
         assert replies, "no worker hears"
 
     def key_sizes(self) -> dict[str, int]:
