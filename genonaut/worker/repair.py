@@ -58,7 +58,7 @@ _PROMPTS = "prompts"
 def try_lock(connection: Connection | Session) -> bool:
     """Take the lock that one pass holds, for a transaction; whether it was free.
 
-    It touches no row, so it blocks no vacuum while messages are sent.
+    It touches no table, so it stands in nobody's way while messages are sent.
     """
     return bool(connection.execute(_TRY_LOCK).one()[0])
 
@@ -131,7 +131,7 @@ class Repairs:
         except BrokerUnavailableError as error:
             log.warning("broker_away", reason=str(error)[:200])
             epoch = None
-        found = repairs.answer(lock, self._question, epoch=epoch)
+        found = self._ask(epoch)
         self._reap(found, done, outage=outage)
         self._forget()
         done.prompts = _PROMPTS in found
@@ -142,6 +142,13 @@ class Repairs:
             except BrokerUnavailableError as error:
                 log.warning("broker_away", reason=str(error)[:200])
         return done
+
+    def _ask(self, epoch: str | None) -> frozenset[str]:
+        # Not in the transaction of the lock, which would lock the tables it reads for as long as
+        # the pass takes: who wants one for himself (a migration) would wait for the pass, and the
+        # pass, in its other transactions, for him.
+        with self._begin() as session:
+            return repairs.answer(session, self._question, epoch=epoch)
 
     @cached_property
     def _limits(self) -> Limits:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, func, select, text
 
-from genonaut.db.models import GenerationJob
+from genonaut.db.models import Base, GenerationJob
 from genonaut.domain import abandoned, attempts, generation, reaping
 from genonaut.domain.delivery import missing
 from genonaut.local import processes
@@ -294,3 +294,17 @@ def test_nothing_is_taken_from_holders_after_an_outage(
         assert [one.id for one in repairs.make(lock, outage=True).reaped] == [left.job_id]
         assert [one.id for one in repairs.make(lock).reaped] == [held.job_id]
     assert reload(held).status == "pending"
+
+
+def test_whoever_wants_a_table_for_himself_need_not_wait_for_a_pass(
+    committed_database, make_settings, make_job, due
+):
+    """As a migration does; the pass would wait for it in turn, until one of them gives up."""
+    make_job()
+    due()
+    settings = make_settings(postgres_grace_s=0)
+    with Broker(settings) as broker, committed_database.transaction() as lock:
+        assert Repairs(committed_database.transaction, settings, broker).make(lock).sent == 1
+        with committed_database.transaction() as migration:
+            for table in Base.metadata.sorted_tables:
+                migration.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT"))
