@@ -358,7 +358,8 @@ class Rig(Rows):
     def ping_workers(self) -> None:
         """Ask every worker for a sign of life through Celery's remote control."""
         self.dispatcher()
-        celery.control.ping(timeout=0.3)
+        with celery.connection_for_write() as fresh:
+            celery.control.ping(timeout=0.3, connection=fresh)
 
     def stop_consuming(self, queue: str) -> None:
         """Have the workers go on without taking anything from a queue."""
