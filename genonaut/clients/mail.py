@@ -4,9 +4,10 @@ import re
 import smtplib
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from genonaut.core.errors import (
     ChannelAwayError,
@@ -16,6 +17,8 @@ from genonaut.core.errors import (
 )
 
 MAX_ADDRESS = 254
+_DATA_PATIENCE = 6
+_TOO_LARGE = 552  # already in answer to MAIL, which tells the size
 
 _LOCAL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -45,12 +48,37 @@ def check_address(text: str) -> str:
     return f"{found['local']}@{found['domain'].lower()}"
 
 
+class _PlainConnection(smtplib.SMTP):
+    had_message = False
+    """Whether the relay was last handed a message, and may have taken it."""
+
+    def mail(self, sender: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
+        self.had_message = False
+        return super().mail(sender, options)
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        self.had_message = True
+        self._wait_at_most(_DATA_PATIENCE * self.timeout)  # it looks for viruses and the like
+        try:
+            return super().data(msg)
+        finally:
+            self._wait_at_most(self.timeout)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if self.sock is not None:  # it may have been closed meanwhile
+            self.sock.settimeout(seconds)
+
+
+class _TlsConnection(_PlainConnection, smtplib.SMTP_SSL):
+    pass
+
+
 class MailSession:
     """A connection to the relay; made by the first message, and again when it was lost."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._smtp: smtplib.SMTP | None = None
+        self._smtp: _PlainConnection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -77,13 +105,19 @@ class MailSession:
             code, words = error.recipients[recipient]
             raise self._judged(code, words, of="recipient") from error
         except smtplib.SMTPSenderRefused as error:
+            if error.smtp_code == _TOO_LARGE:
+                raise self._judged(error.smtp_code, error.smtp_error, of="message") from error
             self._drop()
             raise ChannelAwayError(f"the relay refuses us: {_told(error)}") from error
         except smtplib.SMTPDataError as error:
             raise self._judged(error.smtp_code, error.smtp_error, of="message") from error
         except (smtplib.SMTPException, OSError) as error:
+            had_message = smtp.had_message
             self._drop()
-            raise ChannelAwayError(f"the relay was lost: {type(error).__name__}") from error
+            told = f"the relay was lost: {type(error).__name__}"
+            if had_message:  # it may have taken it, and what counts no attempt is sent for days
+                raise DeliveryFailedError(told) from error
+            raise ChannelAwayError(told) from error
 
     def _judged(
         self, code: int, words: bytes | str, *, of: str
@@ -97,7 +131,7 @@ class MailSession:
             return DeliveryFailedError(told)
         return DeliveryRefusedError(told)
 
-    def _connected(self) -> smtplib.SMTP:
+    def _connected(self) -> _PlainConnection:
         if self._smtp is None:
             try:
                 self._smtp = self._connect()
@@ -105,11 +139,12 @@ class MailSession:
                 raise ChannelAwayError(f"the relay does not let us in: {_told(error)}") from error
         return self._smtp
 
-    def _connect(self) -> smtplib.SMTP:
+    def _connect(self) -> _PlainConnection:
         relay = self._relay
         name = socket.gethostname()  # the default asks the name service, which may take long
+        smtp: _PlainConnection
         if relay.security == "tls":
-            smtp: smtplib.SMTP = smtplib.SMTP_SSL(
+            smtp = _TlsConnection(
                 relay.host,
                 relay.port,
                 local_hostname=name,
@@ -117,7 +152,7 @@ class MailSession:
                 context=ssl.create_default_context(),
             )
         else:
-            smtp = smtplib.SMTP(relay.host, relay.port, name, timeout=relay.timeout_s)
+            smtp = _PlainConnection(relay.host, relay.port, name, timeout=relay.timeout_s)
         try:
             if relay.security == "starttls":
                 smtp.starttls(context=ssl.create_default_context())

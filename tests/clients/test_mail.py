@@ -90,6 +90,39 @@ def test_a_refused_message_likewise(sink, answer, error):
     assert [message["Subject"] for message in sink.messages] == ["again"]
 
 
+def test_a_message_whose_answer_is_lost_may_have_been_taken_and_counts(sink):
+    sink.hangs_up_at = "DATA"
+    with MailSession(relay(sink.port)) as session:
+        with pytest.raises(DeliveryFailedError, match="the relay was lost"):
+            session.send(ME, ADA, mail())
+        session.send(ME, ADA, mail("again"))
+    assert [message["Subject"] for message in sink.messages] == ["Hello", "again"]
+
+
+def test_a_relay_may_take_longer_over_a_message_than_over_a_word(sink):
+    sink.delay_s = 1
+    with MailSession(relay(sink.port, timeout_s=0.5)) as session:
+        session.send(ME, ADA, mail())
+
+
+def test_a_message_that_is_too_large_is_refused_alone():
+    with mail_sink(data_size_limit=150) as sink, MailSession(relay(sink.port)) as session:
+        with pytest.raises(DeliveryRefusedError, match="message: 552"):
+            session.send(ME, ADA, mail("a" * 100))
+        session.send(ME, ADA, mail())
+    assert [message["Subject"] for message in sink.messages] == ["Hello"]
+
+
+def test_a_relay_that_is_lost_before_it_has_the_message_is_away_for_all(sink):
+    with MailSession(relay(sink.port)) as session:
+        session.send(ME, ADA, mail("first"))
+        sink.hangs_up_at = "RCPT"
+        with pytest.raises(ChannelAwayError, match="the relay was lost"):
+            session.send(ME, ADA, mail())
+        session.send(ME, ADA, mail("again"))
+    assert [message["Subject"] for message in sink.messages] == ["first", "again"]
+
+
 def test_a_relay_without_tls_gets_no_mail_when_tls_is_asked_for(sink):
     for security in ("starttls", "tls"):
         with (

@@ -28,8 +28,11 @@ class MailSink:
     answers: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0
+    hangs_up_at: str | None = None
+    """The command, RCPT or DATA, that it answers once by hanging up."""
 
     async def handle_RCPT(self, server, session, envelope, address, options) -> str:  # noqa: N802
+        self._may_hang_up(server, "RCPT")
         if address in self.refused:
             return self.refused[address]
         envelope.rcpt_tos.append(address)
@@ -40,9 +43,15 @@ class MailSink:
             return self.answers.pop(0)
         self.messages.append(message_from_bytes(envelope.content, policy=default))
         self.recipients += envelope.rcpt_tos
+        self._may_hang_up(server, "DATA")
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         return "250 taken"
+
+    def _may_hang_up(self, server: Any, command: str) -> None:
+        if self.hangs_up_at == command:
+            self.hangs_up_at = None
+            server.transport.abort()
 
     @property
     def ids(self) -> list[str]:
