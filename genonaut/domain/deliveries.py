@@ -168,12 +168,18 @@ def store(session: Session, rows: Sequence[dict[str, Any]]) -> list[Notification
 
 
 def cancel_pending(session: Session, address_id: int, *, code: str, why: str) -> int:
-    """Cancel what waits to be sent to an address; give their number."""
+    """Cancel what waits to be sent to an address; give their number.
+
+    What a worker claims at the same moment is left to it.
+    """
     waiting = session.scalars(
-        select(NotificationDelivery.id).where(
+        select(NotificationDelivery.id)
+        .where(
             NotificationDelivery.address_id == address_id,
             NotificationDelivery.status == Status.PENDING,
         )
+        .order_by(NotificationDelivery.id)
+        .with_for_update()
     ).all()
     for row_id in waiting:
         DELIVERIES.move(session, row_id, Status.CANCELLED, error_code=code, error_message=why)

@@ -1,12 +1,15 @@
 """Messages are planned once, wake their lane, and are sent again on demand under the same id."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from sqlalchemy import func
+from sqlalchemy import func, text
 
 from genonaut.core.errors import ConflictError, NotFoundError
 from genonaut.domain import addresses, deliveries, lanes
 from genonaut.domain.deliveries import DELIVERIES, Wanted
 from genonaut.domain.lifecycle import Status
+from genonaut.local import processes
 from genonaut.worker.dispatch import OUTBOXES
 
 
@@ -122,3 +125,23 @@ def test_what_waits_is_cancelled_with_a_reason(session, make_address, make_deliv
     session.expire_all()
     ended = deliveries.one(session, row.id)
     assert (ended.status, ended.error_code, ended.error_message) == ("cancelled", "why_not", "so")
+
+
+def test_what_is_claimed_at_that_moment_is_left_to_its_worker(
+    committed_database, make_address, make_delivery, reload
+):
+    address = make_address()
+    row = make_delivery(address)
+
+    def cancel() -> int:
+        with committed_database.transaction() as session:
+            return deliveries.cancel_pending(session, address.id, code="why_not", why="so")
+
+    with ThreadPoolExecutor(1) as pool:
+        with committed_database.transaction() as session:
+            assert lanes.claim_lane(session, row.id, worker="w", lease_s=30, limit=20)
+            cancelling = pool.submit(cancel)
+            waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            assert processes.wait_until(lambda: session.scalar(waiting) > 0, 10)
+        assert cancelling.result(10) == 0
+    assert reload(row).status == "running"
