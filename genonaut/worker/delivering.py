@@ -278,7 +278,7 @@ class _Lane:
 
         def write(session: Session, held: Batch) -> None:
             for delivery_id in rest:
-                with suppress(NotFoundError):
+                with suppress(NotFoundError, LeaseLostError):  # of this one; the others go back
                     delivery_attempts.put_back(session, held, delivery_id)
 
         self._row.write(write)
