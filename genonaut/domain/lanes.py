@@ -159,7 +159,10 @@ def renew(session: Session, held: Batch, *, lease_s: float) -> None:
     """
     renewed = session.execute(
         update(NotificationDelivery)
-        .where(NotificationDelivery.lease_token == held.token)
+        .where(
+            NotificationDelivery.status == Status.RUNNING,  # has an index; the token has none
+            NotificationDelivery.lease_token == held.token,
+        )
         .values(lease_expires_at=func.now() + timedelta(seconds=lease_s))
         .returning(NotificationDelivery.id)
         .execution_options(synchronize_session=False)
