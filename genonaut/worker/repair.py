@@ -63,6 +63,10 @@ def try_lock(connection: Connection | Session) -> bool:
     return bool(connection.execute(_TRY_LOCK).one()[0])
 
 
+def _show_life(lock: Connection | Session) -> None:
+    lock.execute(select(1))  # an idle transaction is ended, and the lock with it
+
+
 def limits_of(settings: Settings) -> Limits:
     """Say when a row counts as stuck."""
     return Limits(
@@ -132,7 +136,7 @@ class Repairs:
             log.warning("broker_away", reason=str(error)[:200])
             epoch = None
         found = self._ask(epoch)
-        self._reap(found, done, outage=outage)
+        self._reap(lock, found, done, outage=outage)
         self._forget()
         done.prompts = _PROMPTS in found
         if epoch is not None:
@@ -165,7 +169,9 @@ class Repairs:
 
     # --- rows ------------------------------------------------------------------------------
 
-    def _reap(self, found: Collection[str], done: Done, *, outage: bool) -> None:
+    def _reap(
+        self, lock: Connection | Session, found: Collection[str], done: Done, *, outage: bool
+    ) -> None:
         """Go by each rule that finds anything until it does not, for some seconds at most."""
         ends_at = time.monotonic() + PASS_S
         for rule in (rule for rule in reaping.RULES if rule.full_name in found):
@@ -177,6 +183,7 @@ class Repairs:
                     swept = repairs.sweep(session, rule, self._limits, after=after)
                 done.reaped += swept.done
                 after = swept.last_id
+                _show_life(lock)
 
     def _forget(self) -> None:
         """Drop what is too old to matter, and tell of schedules that are late, now and then."""
@@ -209,9 +216,13 @@ class Repairs:
                 if not due:
                     break
                 self._send(due, done, why=_FORGOTTEN)
-                lock.execute(select(1))  # not idle
+                _show_life(lock)
         if any(f"{kind}.overdue" in found for kind in OUTBOXES):
-            self._send(self._lost(epoch), done, why=_NOT_HELD)
+            lost = self._lost(epoch)
+            while lost and time.monotonic() < ends_at:
+                self._send(lost[:BATCH], done, why=_NOT_HELD)
+                del lost[:BATCH]
+                _show_life(lock)
 
     def _send(self, messages: list[Message], done: Done, *, why: str) -> None:
         """Send, and record what was sent before: of jobs each one, for its timeline."""
@@ -258,11 +269,11 @@ class Repairs:
             ]
         if not overdue:
             return []
-        self._looked_at = time.monotonic()
         held: set[str] = set()
         for queue in {queue_of(message) for message in overdue}:
             held |= self._broker.held_task_ids(queue, delivered_within_s=after_s)
-        return missing(overdue, held)[:BATCH]
+        self._looked_at = time.monotonic()
+        return missing(overdue, held)
 
     # --- Redis -----------------------------------------------------------------------------
 

@@ -215,10 +215,13 @@ def test_an_hour_of_backlog_sends_each_message_once(
         assert len(hour.sent) == 4988
 
 
-def test_a_message_that_was_lost_is_found_by_a_pass(
-    committed_database, reconciler, make_job, due, queued, redis_client, settings
+@pytest.mark.parametrize("lost", [1, 5])
+def test_messages_that_were_lost_are_found_by_a_pass(
+    committed_database, reconciler, make_job, due, queued, redis_client, settings, monkeypatch, lost
 ):
-    make_job()
+    monkeypatch.setattr("genonaut.worker.repair.BATCH", 2)
+    for _ in range(lost):
+        make_job()
     due()
     reconciler.run_once()
     redis_client.delete(f"{settings.redis_ns}:{GENERATION}")
@@ -229,9 +232,9 @@ def test_a_message_that_was_lost_is_found_by_a_pass(
             text("UPDATE generation_jobs SET dispatched_at = now() - interval '2 minutes'")
         )
     reconciler.run_once()
-    assert processes.wait_until(lambda: queued() == 1, 5)
+    assert processes.wait_until(lambda: queued() == lost, 5)
     reconciler.run_once()
-    assert queued() == 1
+    assert queued() == lost
 
 
 def test_nothing_is_taken_from_holders_when_the_databases_clock_has_jumped(
