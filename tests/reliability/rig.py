@@ -3,8 +3,8 @@
 import importlib
 import itertools
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import psycopg2
 import redis
+from celery.app.control import Control
 
 from genonaut.api.config import Settings, load_settings
 from genonaut.core.errors import ConflictError
@@ -357,16 +358,23 @@ class Rig(Rows):
 
     def ping_workers(self) -> None:
         """Ask every worker for a sign of life through Celery's remote control."""
-        self.dispatcher()
-        with celery.connection_for_write() as fresh:
-            celery.control.ping(timeout=0.3, connection=fresh)
+        with self._control() as (control, connection):
+            control.ping(timeout=0.3, connection=connection)
 
     def stop_consuming(self, queue: str) -> None:
         """Have the workers go on without taking anything from a queue."""
-        self.dispatcher()
-        with celery.connection_for_write() as fresh:  # an earlier test may have restarted Redis
-            replies = celery.control.cancel_consumer(queue, reply=True, timeout=5, connection=fresh)
+        with self._control() as (control, connection):
+            replies = control.cancel_consumer(queue, reply=True, timeout=5, connection=connection)
         assert replies, "no worker hears"
+
+    @contextmanager
+    def _control(self) -> Iterator[tuple[Control, Any]]:
+        """Give Celery's remote control and a connection: the app's pool is an earlier rig's."""
+        self.dispatcher()
+        control = Control(celery)
+        control.mailbox.producer_pool = None  # it sends over the connection, then
+        with celery.connection_for_write() as connection:
+            yield control, connection
 
     def key_sizes(self) -> dict[str, int]:
         """Give the number of elements of each list, set and hash; 1 for the rest."""
