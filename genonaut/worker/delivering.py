@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.orm import Session
 
 from genonaut.core.backoff import backoff_s
@@ -30,7 +31,7 @@ from genonaut.domain.parcels import Parcel
 from genonaut.domain.signing import Key
 from genonaut.worker import discovery, drain
 from genonaut.worker.channel import Channel, Post, Sender
-from genonaut.worker.held import HeldRow, claim_patiently
+from genonaut.worker.held import DATABASE_AWAY, HeldRow, claim_patiently
 from genonaut.worker.lease import LeaseKeeper
 from genonaut.worker.services import Services
 
@@ -92,6 +93,7 @@ class _Lane:
         self._held = held
         self._row = HeldRow(services.database, held)
         self._left = list(held.ids)
+        self._unwritten: Write | None = None
         self._room: dict[int, int] = {}
         self.goes_on = True
         """Whether more of the lane may be sent at once."""
@@ -267,16 +269,25 @@ class _Lane:
         self._write_down(parcel.delivery.id, write)
 
     def _write_down(self, delivery_id: int, write: Write) -> None:
-        with suppress(NotFoundError):  # its owner has just deleted what it was about
-            self._row.write(write)
-        self._left.remove(delivery_id)
+        try:
+            with suppress(NotFoundError):  # its owner has just deleted what it was about
+                self._row.end(write)
+        except (*DATABASE_AWAY, SoftTimeLimitExceeded):
+            self._unwritten = write  # it is known how it went: it must not go back with the rest
+            raise
+        finally:
+            self._left.remove(delivery_id)
 
     def _put_back_the_rest(self, *, but: int | None = None) -> None:
         rest = [delivery_id for delivery_id in self._left if delivery_id != but]
-        if not rest:
+        unwritten = self._unwritten
+        if not rest and unwritten is None:
             return
 
         def write(session: Session, held: Batch) -> None:
+            if unwritten is not None:
+                with suppress(NotFoundError, LeaseLostError), session.begin_nested():
+                    unwritten(session, held)
             for delivery_id in rest:
                 with suppress(NotFoundError, LeaseLostError):  # of this one; the others go back
                     delivery_attempts.put_back(session, held, delivery_id)

@@ -2,9 +2,11 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 from sqlalchemy import delete, update
+from sqlalchemy.exc import OperationalError
 
 from genonaut.core.errors import ChannelAwayError
 from genonaut.db.models import NotificationDelivery
@@ -172,6 +174,28 @@ def test_a_lease_that_was_lost_ends_the_sending(
 
     monkeypatch.setattr(delivery_attempts, "sent", fenced)
     assert delivering.run(services, rows[0].id, worker="w") == 0
+    assert len(mails.messages) == 1
+
+
+def test_a_message_whose_outcome_could_not_be_written_in_time_is_not_sent_again(
+    services, mails, make_delivery, reload, monkeypatch
+):
+    rows = [make_delivery(), make_delivery()]
+    sent, calls = delivery_attempts.sent, count(1)
+
+    def away_at_first(session, held, parcel, **options):
+        if next(calls) == 1:
+            raise OperationalError("COMMIT", {}, Exception("the server closed the connection"))
+        return sent(session, held, parcel, **options)
+
+    monkeypatch.setattr(delivery_attempts, "sent", away_at_first)
+    monkeypatch.setattr("genonaut.worker.held.PATIENCE_S", -1)
+    with pytest.raises(OperationalError):
+        delivering.run(services, rows[0].id, worker="w")
+    assert [(reload(row).status, reload(row).attempt) for row in rows] == [
+        ("completed", 1),
+        ("pending", 0),
+    ]
     assert len(mails.messages) == 1
 
 
