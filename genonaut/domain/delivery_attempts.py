@@ -112,14 +112,16 @@ def wait_for_channel(
 ) -> None:
     """Give a message back because its channel is away, and have the whole lane wait.
 
-    The attempt does not count, but after two days the message is given up.
+    The attempt does not count, but two days after the first one the message is given up.
 
     Raises: LeaseLostError: it is not held any more.
     """
     row = parcel.delivery
     why = storable(why)[:_MAX_MESSAGE]
+    wait = timedelta(seconds=after_s)
+    _put_off_lane(session, held.lane, wait)
     now: datetime = session.scalars(select(func.now())).one()
-    if now - row.created_at > GIVE_UP_AFTER:
+    if now - (row.started_at or now) > GIVE_UP_AFTER:
         DELIVERIES.move(
             session,
             row.id,
@@ -129,7 +131,6 @@ def wait_for_channel(
             error_message=f"{why}; given up",
         )
         return
-    wait = timedelta(seconds=after_s)
     _give_back(
         session,
         held,
@@ -139,7 +140,6 @@ def wait_for_channel(
         error_code=code,
         error_message=why,
     )
-    _put_off_lane(session, held.lane, wait)
 
 
 def put_back(

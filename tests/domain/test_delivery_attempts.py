@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from genonaut.core.clock import utcnow
 from genonaut.core.errors import LeaseLostError
@@ -115,11 +116,31 @@ def test_a_channel_that_is_away_costs_no_attempt_until_it_is_too_long(
     waiting = [session.get_one(type(row), one.id) for one in (row, next_one)]
     assert [one.attempt for one in waiting] == [0, 0]
     assert all(one.available_at > one.created_at for one in waiting)
-    old = make_delivery(mail, created_at=utcnow() - GIVE_UP_AFTER - timedelta(minutes=1))
-    held, (parcel,) = hold(old, limit=1)
-    delivery_attempts.wait_for_channel(session, held, parcel, **WHY, after_s=30)
+
+
+def test_two_days_after_its_first_attempt_and_not_before_it_is_given_up(
+    session, hold, make_address, make_delivery, reload
+):
+    mail = make_address()
+    long_ago = utcnow() - GIVE_UP_AFTER - timedelta(minutes=1)
+    planned, tried, next_one = (
+        make_delivery(mail, created_at=long_ago),
+        make_delivery(mail, created_at=long_ago, started_at=long_ago),
+        make_delivery(mail),
+    )
+    for row in (planned, tried):
+        held, (parcel,) = hold(row, limit=1)
+        assert parcel.delivery.id == row.id
+        delivery_attempts.wait_for_channel(session, held, parcel, **WHY, after_s=30)
+        session.flush()
+        session.execute(
+            text("UPDATE notification_deliveries SET available_at = now() WHERE id = :i"),
+            {"i": tried.id},
+        )
     session.expire_all()
-    assert session.get_one(type(row), old.id).status == "failed"
+    found = [session.get_one(type(row), one.id) for one in (planned, tried, next_one)]
+    assert [one.status for one in found] == ["pending", "failed", "pending"]
+    assert found[2].available_at > found[2].created_at, "the lane waits"
 
 
 def test_what_is_put_back_or_cancelled_says_so(session, hold, make_address, make_delivery):
