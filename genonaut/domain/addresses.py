@@ -140,8 +140,14 @@ def ask(session: Session, address: NotificationAddress) -> NotificationDelivery:
 
 def _send_check(session: Session, address: NotificationAddress) -> NotificationDelivery:
     subject = f"verification:{uuid4()}"
-    row = deliveries.values(address, subject=subject, purpose="verification", max_attempts=3)
-    return deliveries.store(session, [row])[0]
+    return _store(session, address, subject=subject, purpose="verification")
+
+
+def _store(session: Session, address: NotificationAddress, **columns: Any) -> NotificationDelivery:
+    made = deliveries.store(session, [deliveries.values(address, max_attempts=3, **columns)])
+    if not made:  # it was removed this moment
+        raise NotFoundError(f"no {address.channel} address is set")
+    return made[0]
 
 
 def _count_asks(session: Session, user_id: UUID, channel: str) -> None:
@@ -174,8 +180,7 @@ def send_test(session: Session, user_id: UUID, channel: str) -> NotificationDeli
     if state(address) != "active":
         raise ConflictError(f"this address is {state(address)}", code=f"address_{state(address)}")
     _count_asks(session, user_id, channel)
-    row = deliveries.values(address, subject=f"test:{uuid4()}", purpose="test", max_attempts=3)
-    return deliveries.store(session, [row])[0]
+    return _store(session, address, subject=f"test:{uuid4()}", purpose="test")
 
 
 def remove(session: Session, user_id: UUID, channel: str) -> None:

@@ -153,12 +153,28 @@ def values(address: NotificationAddress, *, subject: str, **columns: Any) -> dic
 
 
 def store(session: Session, rows: Sequence[dict[str, Any]]) -> list[NotificationDelivery]:
-    """Store messages; those whose subject was planned for their address before are left out."""
+    """Store messages.
+
+    Those whose subject was planned for their address before are left out, and those for an address
+    that has been removed since it was read: that must not undo what there is to tell of.
+    """
+    if not rows:
+        return []
+    address_id = NotificationAddress.id
+    there = set(
+        session.scalars(
+            select(address_id)
+            .where(address_id.in_({row["address_id"] for row in rows}))
+            .order_by(address_id)
+            .with_for_update(read=True, key_share=True)
+        )
+    )
+    rows = [row for row in rows if row["address_id"] in there]
     if not rows:
         return []
     made = session.scalars(
         insert(NotificationDelivery)
-        .values(list(rows))
+        .values(rows)
         .on_conflict_do_nothing(index_elements=["address_id", "subject"])
         .returning(NotificationDelivery)
     ).all()

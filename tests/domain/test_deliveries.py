@@ -55,6 +55,15 @@ def test_a_subject_is_planned_once_per_address(session, make_address):
     assert deliveries.store(session, []) == []
 
 
+def test_a_message_to_an_address_that_is_gone_by_now_undoes_nothing(session, make_address):
+    here, gone = make_address(), make_address(channel="webhook", address="https://example.org/")
+    rows = [deliveries.values(one, subject="x") for one in (here, gone)]
+    session.delete(session.get_one(type(gone), gone.id))
+    session.flush()
+    assert [made.address_id for made in deliveries.store(session, rows)] == [here.id]
+    assert deliveries.store(session, rows[1:]) == []
+
+
 def test_an_event_for_the_dispatcher_and_for_no_socket(database, make_delivery):
     heard = []
     database.sinks.append(heard.extend)
