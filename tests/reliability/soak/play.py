@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 from sqlalchemy import func, select
@@ -98,6 +99,7 @@ def _break_things(
     struck: Counter[str] = Counter()
     missed: Counter[str] = Counter()
     began = time.monotonic()
+    down: set[str] = set()
     agenda: list[tuple[float, int, Fault | End]] = [
         (fault.at_s, number, fault) for number, fault in enumerate(plan.faults)
     ]
@@ -109,6 +111,9 @@ def _break_things(
             what()
             continue
         now_s = time.monotonic() - began
+        if what.target in down:  # we are late, or the plan would have it up by now
+            missed[what.kind] += 1
+            continue
         try:
             end = KINDS[what.kind].strike(site, what.target)
         except NothingThereError:
@@ -118,9 +123,16 @@ def _break_things(
         lasts = f"for {what.lasts_s:.1f} s" if end is not None and what.lasts_s else ""
         say(f"{now_s:6.1f} s  {what.kind.replace('_', ' ')}: {what.target} {lasts}".rstrip())
         if end is not None:
-            heapq.heappush(agenda, (now_s + what.lasts_s, number, end))
+            down.add(what.target)
+            ended = partial(_end, end, down, what.target)
+            heapq.heappush(agenda, (now_s + what.lasts_s, number, ended))
     site.keep_until(began + plan.seconds)
     return struck, missed
+
+
+def _end(end: End, down: set[str], target: str) -> None:
+    end()
+    down.remove(target)
 
 
 def _settle(site: Site, desk: Desk) -> list[str]:
