@@ -103,7 +103,8 @@ def test_what_is_stuck_is_shown_with_its_reason_and_what_becomes_of_it(
     assert lost["why"] == "worker worker-1 lost, attempt 1 of 4"
     assert lost["what"] == "a lighthouse at dawn"
     assert (gone["id"], gone["becomes"]) == (run.id, "failed")
-    assert (waits["id"], waits["becomes"], waits["stale_s"]) == (run.id, "published", 120.0)
+    assert (waits["id"], waits["becomes"]) == (run.id, "published")
+    assert 120 <= waits["stale_s"] < 180, "from when it was due until the answer"
 
 
 def test_what_redis_forgot_is_shown_too_when_no_worker_lives(eve, make_job):
