@@ -217,7 +217,7 @@ class Repairs:
                     break
                 self._send(due, done, why=_FORGOTTEN)
                 _show_life(lock)
-        if any(f"{kind}.overdue" in found for kind in OUTBOXES):
+        if any(f"{kind}.overdue" in found for kind in OUTBOXES) and time.monotonic() < ends_at:
             lost = self._lost(epoch)
             while lost and time.monotonic() < ends_at:
                 self._send(lost[:BATCH], done, why=_NOT_HELD)
