@@ -102,42 +102,28 @@ def test_one_that_is_deleted_meanwhile_keeps_none_of_the_others_from_being_sent(
     assert [(reload(row).status, reload(row).attempt) for row in left] == [("completed", 1)] * 3
 
 
-def test_what_is_deleted_while_the_rest_is_given_back_takes_no_attempt_of_others(
-    database, mails, deliver, make_delivery, reload, monkeypatch
+@pytest.mark.parametrize(
+    "end",
+    [
+        delete(NotificationDelivery),
+        update(NotificationDelivery).values(
+            status="completed", lease_token=None, lease_expires_at=None
+        ),
+    ],
+    ids=["deleted", "written down by a commit whose answer was lost"],
+)
+def test_what_ends_while_the_rest_is_given_back_takes_no_attempt_of_others(
+    database, mails, deliver, make_delivery, reload, monkeypatch, end
 ):
     rows = [make_delivery() for _ in range(3)]
 
     def go_away(self, parcel, now):
         with database.transaction() as session:
-            session.execute(
-                delete(NotificationDelivery).where(NotificationDelivery.id == rows[1].id)
-            )
+            session.execute(end.where(NotificationDelivery.id == rows[1].id))
         raise ChannelAwayError("the relay is away")
 
     monkeypatch.setattr(email.MailSender, "write", go_away)
     deliver(rows[0])
-    for row in (rows[0], rows[2]):
-        assert (reload(row).status, reload(row).attempt) == ("pending", 0)
-
-
-def test_one_that_was_ended_already_keeps_none_of_the_others_from_being_given_back(
-    database, mails, deliver, make_delivery, reload, monkeypatch
-):
-    """As after a commit whose answer was lost."""
-    rows = [make_delivery() for _ in range(3)]
-
-    def end_it(self, parcel, now):
-        with database.transaction() as session:
-            session.execute(
-                update(NotificationDelivery)
-                .where(NotificationDelivery.id == rows[1].id)
-                .values(status="completed", lease_token=None, lease_expires_at=None)
-            )
-        raise ChannelAwayError("the relay is away")
-
-    monkeypatch.setattr(email.MailSender, "write", end_it)
-    deliver(rows[0])
-    assert reload(rows[1]).status == "completed"
     for row in (rows[0], rows[2]):
         assert (reload(row).status, reload(row).attempt) == ("pending", 0)
 
