@@ -423,7 +423,10 @@ class Settings(BaseSettings):
         default=60, ge=1, description="Messages sent to one address per minute; more wait."
     )
     delivery_timeout_s: float = Field(
-        default=10.0, gt=0, le=60, description="One webhook, or one step of a mail, seconds."
+        default=10.0,
+        gt=0,
+        le=60,
+        description="One webhook or step of a mail, seconds; the mail itself six times, up to 60.",
     )
     delivery_backoff_s: float = Field(
         default=10.0, gt=0, description="First pause after a failed delivery, seconds; doubles."

@@ -17,7 +17,8 @@ from genonaut.core.errors import (
 )
 
 MAX_ADDRESS = 254
-_DATA_PATIENCE = 6
+_TAKING_S = 60.0  # a run that delivers must end within three minutes
+_TIMES_AS_LONG = 6
 _TOO_LARGE = 552  # already in answer to MAIL, which tells the size
 
 _LOCAL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
@@ -58,7 +59,8 @@ class _PlainConnection(smtplib.SMTP):
 
     def data(self, msg: Any) -> tuple[int, bytes]:
         self.had_message = True
-        self._wait_at_most(_DATA_PATIENCE * self.timeout)  # it looks for viruses and the like
+        # It looks for viruses and the like.
+        self._wait_at_most(min(_TIMES_AS_LONG * self.timeout, _TAKING_S))
         try:
             return super().data(msg)
         finally:
