@@ -36,14 +36,23 @@ class Contact:
         self._grace_s = grace_s
         self._memory = fresh() if memory is None else memory
 
+    def asks(self, now: float) -> None:
+        """Note that it is asked from now on: a silence before its first answer counts, too."""
+        if isnan(self._memory[0]):
+            self._memory[0] = now
+
     def had(self, now: float) -> None:
         """Note that PostgreSQL answers."""
         self._memory[0] = now
 
     def missed(self) -> None:
         """Note that PostgreSQL does not answer; an outage may be older than this process."""
-        if isnan(self._memory[0]):
+        if isnan(self._memory[1]):
             self._memory[0] = -inf
+
+    def elsewhere(self, seconds: float) -> None:
+        """Note that others were waited for meanwhile: that is no silence of PostgreSQL."""
+        self._memory[0] += seconds
 
     def note(self, now: float, clock: float) -> bool:
         """Note that it answers, and say whether holders may not have renewed their leases yet."""

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Self, TypeAlias
 from uuid import uuid4
@@ -78,11 +78,19 @@ class Broker:
     """Speak with the broker from one thread, with short time limits.
 
     Every method raises BrokerUnavailableError when Redis does not answer within a second or two.
+    After each call ``waited`` is told how many seconds it took.
     """
 
-    def __init__(self, settings: Settings, *, timeout_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        timeout_s: float = 1.0,
+        waited: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._ns = settings.redis_ns
         self._timeout_s = timeout_s
+        self._waited = waited
         self._redis = redis.Redis.from_url(
             settings.celery_broker_url,
             socket_timeout=timeout_s,
@@ -108,37 +116,36 @@ class Broker:
     def epoch(self) -> str:
         """Give the broker's epoch, making one if Redis has lost it."""
         key = f"{self._ns}:epoch"
-        try:
+        with self.call():
             value = self._redis.get(key)
             if value is None:
                 self._redis.set(key, str(uuid4()), nx=True)
                 value = self._redis.get(key)
-        except redis.RedisError as error:
-            raise BrokerUnavailableError(str(error)) from error
         if not isinstance(value, bytes):
             raise BrokerUnavailableError("Redis lost the epoch while it was being read")
         return value.decode()
 
     def send(self, messages: Sequence[Message]) -> None:
         """Publish the messages of some rows, in one go; when it raises, some may have gone out."""
-        try:
-            with self._producer().batch(max_size=_BATCH):
-                for message in messages:
-                    celery.send_task(
-                        message.task,
-                        args=[message.row_id],
-                        task_id=message.task_id,
-                        queue=queue_of(message),
-                        producer=self._sender,
-                        declare=(),  # the queue is a list that Redis makes by itself
-                        retry=False,
-                        ignore_result=True,
-                        argsrepr=f"({message.row_id},)",
-                        kwargsrepr="{}",
-                    )
-        except (OperationalError, BatchPublishError, redis.RedisError, OSError) as error:
-            self._drop()
-            raise BrokerUnavailableError(str(error.__cause__ or error)) from error
+        with self.call():
+            try:
+                with self._producer().batch(max_size=_BATCH):
+                    for message in messages:
+                        celery.send_task(
+                            message.task,
+                            args=[message.row_id],
+                            task_id=message.task_id,
+                            queue=queue_of(message),
+                            producer=self._sender,
+                            declare=(),  # the queue is a list that Redis makes by itself
+                            retry=False,
+                            ignore_result=True,
+                            argsrepr=f"({message.row_id},)",
+                            kwargsrepr="{}",
+                        )
+            except Exception:
+                self._drop()
+                raise
 
     def _producer(self) -> Any:
         if self._sender is None:
@@ -159,10 +166,8 @@ class Broker:
         that worker: it does not count. The queue is read from the end that grows, then the
         messages in delivery, so that one that moves meanwhile is seen.
         """
-        try:
+        with self.call():
             return set(self._waiting(queue_name)) | set(self._delivered(delivered_within_s))
-        except redis.RedisError as error:
-            raise BrokerUnavailableError(str(error)) from error
 
     def _waiting(self, queue_name: str) -> Iterator[str]:
         start = 0
@@ -184,6 +189,17 @@ class Broker:
             for raw in found:
                 if raw is not None and (task_id := _task_id(raw)):
                     yield task_id
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Let the block ask Redis: have its errors in our words, and its time told of."""
+        began = time.monotonic()
+        try:
+            yield
+        except (OperationalError, BatchPublishError, redis.RedisError, OSError) as error:
+            raise BrokerUnavailableError(str(error.__cause__ or error)) from error
+        finally:
+            self._waited(time.monotonic() - began)
 
     def _drop(self) -> None:
         if self._connection is not None:

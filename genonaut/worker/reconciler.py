@@ -20,7 +20,7 @@ from genonaut.worker.backends import PROBE_TIMEOUT_S, client_for
 from genonaut.worker.contact import Memory
 from genonaut.worker.dispatch import Broker
 from genonaut.worker.forks import gate
-from genonaut.worker.repair import Repairs, contact_of, try_lock
+from genonaut.worker.repair import Lock, Repairs, contact_of, try_lock
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +38,12 @@ class Reconciler:
     ) -> None:
         self._database = database
         self._settings = settings
-        self._broker = Broker(settings, timeout_s=2.0)
-        self._repairs = Repairs(database.transaction, settings, self._broker)
+        self._contact = contact_of(settings, memory)
+        self._contact.asks(time.monotonic())
+        self._broker = Broker(settings, timeout_s=2.0, waited=self._contact.elsewhere)
+        self._repairs = Repairs(database.transaction, settings, self._broker, self._contact)
         self._remover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompt-remover")
         self._removing: list[Future[None]] = []
-        self._contact = contact_of(settings, memory)
 
     def close(self) -> None:
         """Close the connections."""
@@ -60,13 +61,17 @@ class Reconciler:
         """
         with self._database.engine.begin() as lock:
             is_ours = try_lock(lock)
-            outage = self._contact.note(time.monotonic(), reaping.clock(lock))
+            self._note_contact(lock)
             if not is_ours:
                 return
-            done = self._repairs.make(lock, outage=outage)
+            done = self._repairs.make(lock, show_life=self._note_contact)
             if done.prompts:
                 self._remove_prompts()
-        self._contact.had(time.monotonic())
+            self._note_contact(lock)
+
+    def _note_contact(self, lock: Lock) -> None:
+        clock = reaping.clock(lock)
+        self._contact.note(time.monotonic(), clock)
 
     def _remove_prompts(self) -> None:
         if not all(removal.done() for removal in self._removing):

@@ -6,10 +6,10 @@ same pass under the same lock, so that one is made at a time.
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
 import structlog
 from sqlalchemy import Connection, Select, func, literal, select
@@ -31,6 +31,9 @@ from genonaut.worker.dispatch import (
 )
 
 log = structlog.get_logger(__name__)
+
+Lock: TypeAlias = Connection | Session
+"""The transaction that holds the lock of a pass."""
 
 LOCK_ID = 0x67656E6F72  # any number that nobody else locks
 SETTLE_S = 1.0
@@ -55,16 +58,17 @@ _TRY_LOCK = select(
 _PROMPTS = "prompts"
 
 
-def try_lock(connection: Connection | Session) -> bool:
+def try_lock(lock: Lock) -> bool:
     """Take the lock that one pass holds, for a transaction; whether it was free.
 
     It touches no table, so it stands in nobody's way while messages are sent.
     """
-    return bool(connection.execute(_TRY_LOCK).one()[0])
+    return bool(lock.execute(_TRY_LOCK).one()[0])
 
 
-def _show_life(lock: Connection | Session) -> None:
-    lock.execute(select(1))  # an idle transaction is ended, and the lock with it
+def show_life(lock: Lock) -> None:
+    """Ask something in the transaction of the lock, which is ended when it is idle for long."""
+    lock.execute(select(1))
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -116,18 +120,19 @@ class Done:
 class Repairs:
     """Make passes; the caller holds the lock, for the length of the ``lock`` transaction."""
 
-    def __init__(self, begin: Begin, settings: Settings, broker: Broker) -> None:
+    def __init__(self, begin: Begin, settings: Settings, broker: Broker, contact: Contact) -> None:
         self._begin = begin
         self._settings = settings
         self._broker = broker
+        self._contact = contact
         self._looked_at = self._cleaned_at = self._forgot_at = float("-inf")
 
-    def make(self, lock: Connection | Session, *, outage: bool = False) -> Done:
+    def make(self, lock: Lock, *, show_life: Callable[[Lock], None] = show_life) -> Done:
         """Make one pass. While nothing is to be done, it is one question to PostgreSQL.
 
         Nothing is taken from holders that had no chance to renew their leases: after a restart of
-        PostgreSQL, or after an ``outage`` of which the caller knows. Without Redis, rows are moved
-        on all the same.
+        PostgreSQL, or after an outage that the contact with it tells of, be it one within this
+        pass. Without Redis, rows are moved on all the same. Now and then ``show_life`` is called.
         """
         done = Done()
         try:
@@ -136,12 +141,12 @@ class Repairs:
             log.warning("broker_away", reason=str(error)[:200])
             epoch = None
         found = self._ask(epoch)
-        self._reap(lock, found, done, outage=outage)
+        self._reap(found, done, partial(show_life, lock))
         self._forget()
         done.prompts = _PROMPTS in found
         if epoch is not None:
             try:
-                self._publish(lock, epoch, found, done)
+                self._publish(epoch, found, done, partial(show_life, lock))
                 self._clean()
             except BrokerUnavailableError as error:
                 log.warning("broker_away", reason=str(error)[:200])
@@ -169,21 +174,19 @@ class Repairs:
 
     # --- rows ------------------------------------------------------------------------------
 
-    def _reap(
-        self, lock: Connection | Session, found: Collection[str], done: Done, *, outage: bool
-    ) -> None:
+    def _reap(self, found: Collection[str], done: Done, show_life: Callable[[], None]) -> None:
         """Go by each rule that finds anything until it does not, for some seconds at most."""
         ends_at = time.monotonic() + PASS_S
         for rule in (rule for rule in reaping.RULES if rule.full_name in found):
             after: int | None = 0
             while after is not None and time.monotonic() < ends_at:
                 with self._begin() as session:
-                    if rule.takes_from_holders and (outage or self._is_settling(session)):
+                    if rule.takes_from_holders and self._is_settling(session):
                         break
                     swept = repairs.sweep(session, rule, self._limits, after=after)
                 done.reaped += swept.done
                 after = swept.last_id
-                _show_life(lock)
+                show_life()
 
     def _forget(self) -> None:
         """Drop what is too old to matter, and tell of schedules that are late, now and then."""
@@ -197,12 +200,16 @@ class Repairs:
             schedule_alerts.tell_late(session)
 
     def _is_settling(self, session: Session) -> bool:
-        return reaping.postgres_is_settling(session, grace_s=self._settings.postgres_grace_s)
+        """Ask in the transaction that takes rows: its clock may stand behind an outage."""
+        grace_s = self._settings.postgres_grace_s
+        if reaping.postgres_is_settling(session, grace_s=grace_s):
+            return True
+        return self._contact.is_settling(time.monotonic(), reaping.clock(session))
 
     # --- messages --------------------------------------------------------------------------
 
     def _publish(
-        self, lock: Connection | Session, epoch: str, found: Collection[str], done: Done
+        self, epoch: str, found: Collection[str], done: Done, show_life: Callable[[], None]
     ) -> None:
         """Publish what is due; the rest of a long backlog is left to the next pass.
 
@@ -216,13 +223,13 @@ class Repairs:
                 if not due:
                     break
                 self._send(due, done, why=_FORGOTTEN)
-                _show_life(lock)
+                show_life()
         if any(f"{kind}.overdue" in found for kind in OUTBOXES) and time.monotonic() < ends_at:
             lost = self._lost(epoch)
             while lost and time.monotonic() < ends_at:
                 self._send(lost[:BATCH], done, why=_NOT_HELD)
                 del lost[:BATCH]
-                _show_life(lock)
+                show_life()
 
     def _send(self, messages: list[Message], done: Done, *, why: str) -> None:
         """Send, and record what was sent before: of jobs each one, for its timeline."""
@@ -282,7 +289,8 @@ class Repairs:
         if time.monotonic() - self._cleaned_at < HYGIENE_EVERY_S:
             return
         self._cleaned_at = time.monotonic()
-        removed = hygiene.sweep(self._settings)
+        with self._broker.call():
+            removed = hygiene.sweep(self._settings)
         with self._begin() as session:
             for litter in hygiene.LITTER:
                 repairs.record_count(
@@ -296,13 +304,14 @@ class Repairs:
 
     # --- a look ----------------------------------------------------------------------------
 
-    def look(self, *, limit: int, outage: bool = False) -> Found:
+    def look(self, *, limit: int) -> Found:
         """Say what a pass would do now, listing at most ``limit`` rows of each rule.
 
         Raises: BrokerUnavailableError: Redis is away.
         """
         epoch = self._broker.epoch()
         with self._begin() as session:
+            outage = self._contact.is_settling(time.monotonic(), reaping.clock(session))
             found = look(
                 session,
                 self._settings,

@@ -49,6 +49,27 @@ def test_an_outage_may_be_older_than_the_worker():
     assert not contact.note(40, HOUR + 40)
 
 
+def test_a_silence_before_the_first_answer_is_an_outage():
+    slow, quick, failed = (Contact(lost_after_s=15, grace_s=30) for _ in range(3))
+    for contact in (slow, quick, failed):
+        contact.asks(0)
+    assert slow.note(20, HOUR + 20)
+    assert not quick.note(5, HOUR + 5)
+    failed.missed()
+    assert failed.note(5, HOUR + 5)
+    quick.asks(30)  # it has answered before
+    assert quick.is_settling(25, HOUR + 25)
+
+
+def test_waiting_for_others_is_no_silence():
+    contact = Contact(lost_after_s=15, grace_s=30)
+    contact.elsewhere(60)
+    assert not contact.note(0, HOUR)
+    contact.elsewhere(60)
+    assert not contact.is_settling(70, HOUR + 70)
+    assert contact.is_settling(80, HOUR + 80)
+
+
 def test_a_look_notes_nothing():
     contact = Contact(lost_after_s=15, grace_s=30)
     contact.note(0, 0)

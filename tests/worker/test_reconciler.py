@@ -292,11 +292,102 @@ def test_nothing_is_taken_from_holders_after_an_outage(
         generation.request_cancel(session, left.job.user_id, left.job_id)
         attempts.release(session, left, reason="deploy")
     settings = make_settings(postgres_grace_s=0)
+    contact = contact_of(settings, None)
     with Broker(settings) as broker, committed_database.transaction() as lock:
-        repairs = Repairs(committed_database.transaction, settings, broker)
-        assert [one.id for one in repairs.make(lock, outage=True).reaped] == [left.job_id]
+        repairs = Repairs(committed_database.transaction, settings, broker, contact)
+        contact.had(time.monotonic() - 60)
+        assert [one.id for one in repairs.make(lock).reaped] == [left.job_id]
+        contact.had(time.monotonic())
         assert [one.id for one in repairs.make(lock).reaped] == [held.job_id]
     assert reload(held).status == "pending"
+
+
+@pytest.fixture
+def brisk(make_settings):
+    """Make the rules of production with short times; PostgreSQL runs for longer than its grace."""
+    return lambda **changed: make_settings(
+        lease_s=1, lease_renew_s=0.5, reconcile_interval_s=0.5, postgres_grace_s=1, **changed
+    )
+
+
+@pytest.fixture
+def silent_at(committed_database):
+    """Have PostgreSQL freeze for longer than is no outage, in the first statement that says it."""
+    heard = []
+
+    def arm(words: str) -> None:
+        def freeze(connection, cursor, statement, *_) -> None:
+            if words in statement and not heard:
+                heard.append(words)
+                cursor.execute("SELECT pg_sleep(0.7)")
+
+        event.listen(committed_database.engine, "before_cursor_execute", freeze)
+
+    yield arm
+    assert heard
+
+
+IN_A_PASS = ["job.worker_lost", "pg_postmaster_start_time"]
+
+
+@pytest.mark.parametrize("words", IN_A_PASS)
+def test_a_pass_in_which_postgres_was_away_takes_nothing_from_holders(
+    committed_database, brisk, make_claim, reload, silent_at, words
+):
+    held = make_claim(lease_s=-60)
+    silent_at(words)
+    reconciler = Reconciler(committed_database, brisk())
+    reconciler.run_once()
+    assert reload(held).status == "running"
+    reconciler.close()
+
+
+@pytest.mark.parametrize("words", [*IN_A_PASS, "dispatch_epoch="])
+def test_nor_does_the_next_pass(
+    committed_database, brisk, make_job, make_claim, due, reload, silent_at, words
+):
+    make_job()
+    due()
+    lost = make_claim(lease_s=-60)
+    silent_at(words)
+    reconciler = Reconciler(committed_database, brisk())
+    reconciler.run_once()
+    held = make_claim(lease_s=-60)
+    reconciler.run_once()
+    assert reload(held).status == "running"
+
+    def are_taken() -> bool:
+        reconciler.run_once()
+        return all(reload(one).status == "pending" for one in (held, lost))
+
+    assert processes.wait_until(are_taken, 10)
+    reconciler.close()
+
+
+def test_a_worker_whose_first_question_waits_for_the_end_of_an_outage_knows_of_it(
+    committed_database, brisk, make_claim, reload, silent_at
+):
+    held = make_claim(lease_s=-60)
+    silent_at("pg_try_advisory_xact_lock")
+    reconciler = Reconciler(committed_database, brisk())
+    reconciler.run_once()
+    assert reload(held).status == "running"
+    reconciler.close()
+
+
+def test_that_redis_does_not_answer_is_no_outage_of_postgres(
+    committed_database, brisk, make_claim, reload
+):
+    held = make_claim(lease_s=-60)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as hanging:
+        url = f"redis://127.0.0.1:{hanging.getsockname()[1]}/0"
+        reconciler = Reconciler(committed_database, brisk(celery_broker_url=url))
+        reconciler.run_once()
+        assert reload(held).status == "pending"
+        again = make_claim(lease_s=-60)
+        reconciler.run_once()
+        assert reload(again).status == "pending"
+        reconciler.close()
 
 
 def test_whoever_wants_a_table_for_himself_need_not_wait_for_a_pass(
@@ -307,7 +398,9 @@ def test_whoever_wants_a_table_for_himself_need_not_wait_for_a_pass(
     due()
     settings = make_settings(postgres_grace_s=0)
     with Broker(settings) as broker, committed_database.transaction() as lock:
-        assert Repairs(committed_database.transaction, settings, broker).make(lock).sent == 1
+        contact = contact_of(settings, None)
+        repairs = Repairs(committed_database.transaction, settings, broker, contact)
+        assert repairs.make(lock).sent == 1
         with committed_database.transaction() as migration:
             for table in Base.metadata.sorted_tables:
                 migration.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT"))

@@ -5,10 +5,9 @@ import time
 from collections import Counter
 
 from pydantic import Field
-from sqlalchemy.orm import Session
 
 from genonaut.core.errors import RetryableError
-from genonaut.domain import reaping, repairs, run_history
+from genonaut.domain import repairs, run_history
 from genonaut.domain.repairs import Ledger
 from genonaut.worker.contact import SHARED
 from genonaut.worker.dispatch import Broker
@@ -68,11 +67,11 @@ def reap_stale(ctx: TaskContext, params: Params) -> Result:
     at a time.
     """
     with Broker(ctx.settings, timeout_s=2.0) as broker:
-        passes = Repairs(ctx.transaction, ctx.settings, broker)
+        # What the main process of this worker notes of PostgreSQL.
+        contact = contact_of(ctx.settings, SHARED)
+        passes = Repairs(ctx.transaction, ctx.settings, broker, contact)
         if ctx.dry_run:
-            with ctx.transaction() as session:
-                outage = _is_settling(ctx, session)
-            found = passes.look(limit=params.limit, outage=outage)
+            found = passes.look(limit=params.limit)
             items = [Item.model_validate(one.public()) for one in found.items]
             return Result(counts=found.counts, found=_fitting(items))
         return _pass(ctx, passes)
@@ -84,7 +83,7 @@ def _pass(ctx: TaskContext, passes: Repairs) -> Result:
     while time.monotonic() < gives_up_at:
         with ctx.transaction() as lock:
             if try_lock(lock):
-                done = passes.make(lock, outage=_is_settling(ctx, lock))
+                done = passes.make(lock)
                 ledger = _ledger(ctx)
                 for name, number in ledger.counts.items():
                     ctx.log.info("repaired", rule=name, count=number)
@@ -115,12 +114,6 @@ def _fitting(items: list[Item]) -> tuple[Item, ...]:
             break
         kept.add(id(item))
     return tuple(item for item in items if id(item) in kept)
-
-
-def _is_settling(ctx: TaskContext, lock: Session) -> bool:
-    """Ask what the main process of this worker has noted of PostgreSQL."""
-    contact = contact_of(ctx.settings, SHARED)
-    return contact.is_settling(time.monotonic(), reaping.clock(lock))
 
 
 def _ledger(ctx: TaskContext) -> Ledger:
