@@ -132,6 +132,7 @@ ELSEWHERE = {
     "genonaut/core/image_containers.py": "core/test_imaging",
     "genonaut/core/image_opening.py": "core/test_imaging_hostile",
     "genonaut/domain/kinds.py": "names",
+    "genonaut/domain/retention_rules.py": "domain/test_retention",
 }
 
 

@@ -279,6 +279,9 @@ class Settings(BaseSettings):
     retention_unread_notifications_days: int = Field(
         default=365, ge=0, le=36500, description="Notifications nobody read; not before read ones."
     )
+    retention_deliveries_days: int = Field(
+        default=90, ge=0, le=36500, description="Digests, checks and tests sent, from their end."
+    )
     retention_timelines_days: int = Field(
         default=180, ge=0, le=36500, description="Attempts of a job, from its end; the job stays."
     )

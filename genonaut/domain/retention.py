@@ -1,8 +1,9 @@
 """Remove what is past its age, a batch at a time, and never what something else still needs.
 
-A :class:`Rule` says which rows of a table go, and by which moment of theirs. A batch is one short
-transaction: it locks the oldest rows that nobody else holds, looks again which of them may go, and
-deletes those. Rows that stay are passed over, so that a batch reads no more rows than it may lock.
+A :class:`Rule` says which rows of a table go, and by which moment of theirs; all there are are in
+``domain/retention_rules.py``. A batch is one short transaction: it locks the oldest rows that
+nobody else holds, looks again which of them may go, and deletes those. Rows that stay are passed
+over, so that a batch reads no more rows than it may lock.
 
 A run goes only after every run that names it, as the one that started it or that it repeats. The
 one that names is always the younger, so runs go youngest first, and a chain of them in one walk.
@@ -30,38 +31,17 @@ from sqlalchemy import (
     text,
     true,
     tuple_,
-    union_all,
 )
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from genonaut.db.models import (
-    ApiToken,
-    AuditEntry,
-    Base,
-    GenerationJob,
-    IdempotencyKey,
-    JobAttempt,
-    LoginSession,
-    NotificationDelivery,
-    RecommendationGeneration,
-    RunFailure,
-    Schedule,
-    TaskRun,
-    UserNotification,
-    WebhookReceipt,
-)
-from genonaut.domain import kinds
-from genonaut.domain.lifecycle import FINAL, UNFINISHED, Status
+from genonaut.db.models import Base
 from genonaut.domain.users import audit
 
 MAX_BATCH = 1000
 MAX_COUNTED = 1_000_000
 """Counting stops here: it is for people, and must not take longer than a statement may."""
-
-_REMEMBERED = timedelta(weeks=52)
-"""How long nobody is told again of the same picture."""
 
 # What is found by an index takes milliseconds, however many rows there are. Whoever waits for a row
 # need not wait for the disk too: a batch that a crash takes back is removed once more.
@@ -88,6 +68,7 @@ class Kind(StrEnum):
 
     READ_NOTIFICATIONS = "read_notifications"
     UNREAD_NOTIFICATIONS = "unread_notifications"
+    DELIVERIES = "deliveries"
     TIMELINES = "timelines"
     RUNS = "runs"
     AUDIT = "audit"
@@ -118,7 +99,8 @@ class Rule:
         when: what else must hold, as the index on ``at`` has it.
         unless: what keeps a row that is old enough.
         named_by: columns of the table itself that name another of its rows, which then stays.
-        kept_by: columns of other tables that name one, which then stays.
+        kept_by: columns of other tables that name one, which then stays; an alias of the table
+            itself is another one, and what it names goes in the walk after.
         parts: rows that belong to one and go with it, by the column that names it.
         is_audited: whether each batch is told of in the audit log.
     """
@@ -169,112 +151,6 @@ def _one(parts: Sequence[Any], join: Callable[..., Any]) -> Any:
     return parts[0] if len(parts) == 1 else join(*parts)
 
 
-def rules(days: Mapping[Kind, int]) -> list[Rule]:
-    """Give a rule for each kind, in the order to follow them.
-
-    ``days`` has the ages of those that operators choose; 0 is for ever, and there is no rule then.
-    """
-
-    def aged(kind: Kind, model: type[Base], at: Any, **values: Any) -> list[Rule]:
-        """Give the rule of a kind whose age operators choose, unless it is kept for ever."""
-        age = timedelta(days=days[kind])
-        return [Rule(kind=kind, model=model, at=at, age=age, **values)] if age else []
-
-    unread = UserNotification.read_at.is_(None)
-    deliveries = {"deliveries": NotificationDelivery.notification_id}
-    token_ended_at = func.least(ApiToken.revoked_at, ApiToken.expires_at)
-    none, a_day = timedelta(0), timedelta(days=1)
-    return [
-        *aged(
-            Kind.READ_NOTIFICATIONS,
-            UserNotification,
-            UserNotification.read_at,
-            unless=_is_not_sent_or_forgotten,
-            parts=deliveries,
-        ),
-        *aged(
-            Kind.UNREAD_NOTIFICATIONS,
-            UserNotification,
-            UserNotification.created_at,
-            when=(unread,),
-            unless=_is_not_sent_or_forgotten,
-            parts=deliveries,
-        ),
-        *aged(Kind.TIMELINES, JobAttempt, JobAttempt.ended_at, unless=_job_is_not_old),
-        *aged(
-            Kind.RUNS,
-            TaskRun,
-            TaskRun.completed_at,
-            when=(TaskRun.status.in_(FINAL),),
-            unless=_is_last_of_its_schedule,
-            named_by=(TaskRun.parent_id, TaskRun.retry_of),
-            kept_by=(RecommendationGeneration.run_id,),
-            parts={"failed_items": RunFailure.run_id},
-        ),
-        *aged(Kind.AUDIT, AuditEntry, AuditEntry.at, is_audited=True),
-        *aged(Kind.TOKENS, ApiToken, token_ended_at),
-        # These are of no use to anybody any more.
-        Rule(kind=Kind.SESSIONS, model=LoginSession, at=LoginSession.expires_at, age=none),
-        Rule(
-            kind=Kind.IDEMPOTENCY_KEYS,
-            model=IdempotencyKey,
-            at=IdempotencyKey.expires_at,
-            age=none,
-        ),
-        Rule(
-            kind=Kind.WEBHOOK_RECEIPTS,
-            model=WebhookReceipt,
-            at=WebhookReceipt.received_at,
-            age=a_day,
-        ),
-    ]
-
-
-def _is_not_sent_or_forgotten(_: Rule, keys: Keys | None) -> ColumnElement[bool]:
-    """Keep what is still to be sent, and what the weekly digest would else tell of again."""
-    owner = NotificationDelivery.notification_id
-    unsent = select(owner).where(owner.is_not(None), NotificationDelivery.status.in_(UNFINISHED))
-    if keys is not None:
-        unsent = unsent.where(_among(owner, keys))
-    is_remembered = and_(
-        UserNotification.kind == kinds.Kind.RECOMMENDATION,
-        UserNotification.created_at > func.now() - _REMEMBERED,
-    )
-    return or_(UserNotification.id.in_(unsent), is_remembered)
-
-
-def _job_is_not_old(rule: Rule, _: Keys | None) -> ColumnElement[bool]:
-    ended = select(GenerationJob.id).where(
-        GenerationJob.id == JobAttempt.job_id,
-        GenerationJob.status.in_(FINAL),
-        GenerationJob.completed_at < func.now() - rule.age,
-    )
-    return ~ended.exists()
-
-
-def _is_last_of_its_schedule(_: Rule, keys: Keys | None) -> ColumnElement[bool]:
-    """Keep how far a schedule is accounted for, and how it went the last time that it ran."""
-    run = aliased(TaskRun)
-    named = select(Schedule.name)
-    if keys is not None:
-        mine = aliased(TaskRun)
-        named = named.where(Schedule.name.in_(select(mine.schedule).where(_among(mine.id, keys))))
-    schedules = named.subquery()
-
-    def last(*conditions: ColumnElement[bool]) -> Select[Any]:
-        """Give, by its index, the last run of each."""
-        newest = (
-            select(run.id)
-            .where(run.schedule == schedules.c.name, *conditions)
-            .order_by(run.due_at.desc())
-            .limit(1)
-            .lateral()
-        )
-        return select(newest.c.id).select_from(schedules).join(newest, true())
-
-    return TaskRun.id.in_(union_all(last(), last(run.status != Status.SKIPPED)))
-
-
 def _goes(rule: Rule) -> ColumnElement[bool]:
     goes = rule.is_old if rule.unless is None else and_(rule.is_old, ~rule.unless(rule, None))
     for column in rule.kept_by:
@@ -293,12 +169,12 @@ def _going(session: Session, rule: Rule, keys: Keys) -> list[Any]:
     """Give those of some locked old rows that go."""
     going = set(keys)
     if rule.unless is not None:
-        stays = select(rule.key).where(_among(rule.key, keys), rule.unless(rule, keys))
+        stays = select(rule.key).where(among(rule.key, keys), rule.unless(rule, keys))
         going -= set(session.scalars(stays))
     for column in rule.kept_by:
-        going -= set(session.scalars(select(column).where(_among(column, keys))))
+        going -= set(session.scalars(select(column).where(among(column, keys))))
     if rule.named_by:
-        is_naming = or_(*(_among(column, keys) for column in rule.named_by))
+        is_naming = or_(*(among(column, keys) for column in rule.named_by))
         found = session.execute(select(rule.key, *rule.named_by).where(is_naming))
         names = {row[0]: row[1:] for row in found}
         staying = [key for key in names if key not in going]
@@ -309,7 +185,8 @@ def _going(session: Session, rule: Rule, keys: Keys) -> list[Any]:
     return [key for key in keys if key in going]
 
 
-def _among(key: Any, keys: Keys) -> ColumnElement[bool]:
+def among(key: Any, keys: Keys) -> ColumnElement[bool]:
+    """Say that a key is one of some."""
     # One value, where a list of a thousand takes longer to write down than to look up.
     if isinstance(key, Tuple):
         return key.in_(keys)
@@ -375,7 +252,7 @@ def remove(session: Session, rule: Rule, *, after: Cursor | None, limit: int) ->
     removed = _remove_parts(session, rule, taken, limit) if parts else {}
     _check_time(began)
     if taken:
-        gone = delete(rule.model).where(_among(rule.key, taken))
+        gone = delete(rule.model).where(among(rule.key, taken))
         session.execute(gone.execution_options(synchronize_session=False))
         removed[rule.kind.value] = len(taken)
         _check_time(began)
@@ -418,7 +295,7 @@ def _remove_parts(session: Session, rule: Rule, keys: Keys, limit: int) -> dict[
     removed = {}
     for kind, owner in rule.parts.items():
         part: Any = owner.class_
-        some = select(part.id).where(_among(owner, keys)).limit(limit)
+        some = select(part.id).where(among(owner, keys)).limit(limit)
         gone = session.scalars(
             delete(part)
             .where(part.id.in_(some))

@@ -29,6 +29,7 @@ from genonaut.db.models import (
 )
 from genonaut.domain import retention, runs
 from genonaut.domain.retention import Kind
+from genonaut.domain.retention_rules import rules
 from genonaut.domain.runs import NewRun, Trigger
 from tests.support.database import rolled_back
 
@@ -41,7 +42,7 @@ def ago(days: float) -> Any:
 
 
 def rule_of(kind: Kind, **days: int) -> retention.Rule:
-    (rule,) = [rule for rule in retention.rules(DAYS | days) if rule.kind == kind]
+    (rule,) = [rule for rule in rules(DAYS | days) if rule.kind == kind]
     return rule
 
 
@@ -104,7 +105,9 @@ def notice(
     )
 
 
-def message(user, notification_id: int, status: str = "completed") -> NotificationDelivery:
+def message(
+    user, notification_id: int | None, status: str = "completed", **columns: Any
+) -> NotificationDelivery:
     lease = {"lease_token": func.gen_random_uuid(), "lease_expires_at": func.now()}
     return NotificationDelivery(
         user_id=user.id,
@@ -118,6 +121,7 @@ def message(user, notification_id: int, status: str = "completed") -> Notificati
         status=status,
         error_code="broken" if status == "failed" else None,
         **(lease if status == "running" else {}),
+        **columns,
     )
 
 
@@ -365,6 +369,23 @@ def test_spent_keys_and_logins_go_and_good_ones_stay(database, make_user, add):
     assert names == {"revoked lately", "good", "for ever"}
 
 
+@pytest.mark.parametrize("status", STATUSES)
+def test_messages_of_no_notification_go_once_they_have_ended(database, make_user, add, ids, status):
+    ada = make_user()
+    ended_at = {} if status in {"pending", "running"} else {"completed_at": ago(11)}
+    ((told,),) = add(notice(ada, "a", came=500))
+    ((of_notice,),) = add(message(ada, told, completed_at=ago(11)))
+    ((young,),) = add(message(ada, None, completed_at=ago(9)))
+    ((old,),) = add(message(ada, None, status, **ended_at))
+    ((again,),) = add(message(ada, None, status, **ended_at, retry_of=old))
+    gone = {"deliveries": 1} if ended_at else {}
+    assert purge(database, Kind.DELIVERIES, limit=1) == gone
+    kept = {of_notice, young, old}
+    assert ids(NotificationDelivery) == (kept if gone else {*kept, again})
+    assert purge(database, Kind.DELIVERIES) == gone, "it was named until now"
+    assert ids(NotificationDelivery) == (kept - {old} if gone else {*kept, again})
+
+
 def test_many_keys_of_one_moment_go_in_batches(database, make_user, add):
     ada = make_user()
     values = {"body_hash": "h", "status_code": 202, "answer": {}, "expires_at": ago(1)}
@@ -373,7 +394,7 @@ def test_many_keys_of_one_moment_go_in_batches(database, make_user, add):
 
 
 def test_zero_days_are_for_ever(database):
-    kinds = {rule.kind for rule in retention.rules(dict.fromkeys(Kind, 0))}
+    kinds = {rule.kind for rule in rules(dict.fromkeys(Kind, 0))}
     assert kinds == {Kind.SESSIONS, Kind.IDEMPOTENCY_KEYS, Kind.WEBHOOK_RECEIPTS}
 
 
@@ -475,7 +496,7 @@ def test_a_batch_whose_statements_together_take_too_long_leaves_everything(
 
 def test_no_delete_reaches_rows_that_no_rule_names():
     """A key to a purged table is known to its rule, and an index begins with it."""
-    rules = retention.rules(DAYS)
+    every_rule = rules(DAYS)
     for table in Base.metadata.tables.values():
         leading = {next(iter(index.columns)).name for index in table.indexes if index.columns}
         leading |= {
@@ -484,7 +505,7 @@ def test_no_delete_reaches_rows_that_no_rule_names():
             if type(constraint).__name__ in {"UniqueConstraint", "PrimaryKeyConstraint"}
         }
         for key in table.foreign_keys:
-            for rule in rules:
+            for rule in every_rule:
                 if key.column.table is not rule.model.__table__:
                     continue
                 named = (*rule.named_by, *rule.kept_by, *rule.parts.values())
@@ -504,7 +525,7 @@ def test_every_statement_of_a_batch_goes_by_an_index(engine, database, make_user
             said.append((statement, parameters))
 
     event.listen(engine, "before_cursor_execute", note)
-    for rule in retention.rules(DAYS):
+    for rule in rules(DAYS):
         with database.transaction() as session:
             retention.remove(session, rule, after=retention.begin(session, rule), limit=10)
     event.remove(engine, "before_cursor_execute", note)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from genonaut.core.errors import GenonautError
 from genonaut.db.session import make_engine
 from genonaut.domain import retention, runs
+from genonaut.domain.retention_rules import rules
 from genonaut.domain.runs import NewRun, Trigger
 from genonaut.worker.tasks.retention import ages, purge
 from tests.reliability.rig import MEASURED, Rig
@@ -236,6 +237,6 @@ def test_f48_old_rows_go_while_everybody_works(rig: Rig, many: int) -> None:
 
     rig.wait_for_run(rig.trigger(purge.name), "completed", 60)  # what others held
     with rig.database.transaction() as session:
-        left = [retention.count(session, rule) for rule in retention.rules(ages(rig.settings()))]
+        left = [retention.count(session, rule) for rule in rules(ages(rig.settings()))]
         assert not any(number for counts in left for number in counts.values())
         session.execute(text("TRUNCATE generation_jobs CASCADE"))  # no books were kept for these

@@ -200,6 +200,12 @@ class NotificationDelivery(Base):
             postgresql_where=text("status = 'completed'"),
         ),
         Index("ix_notification_deliveries_ended", "channel", "completed_at"),
+        Index(
+            "ix_notification_deliveries_unbound",
+            "completed_at",
+            "id",
+            postgresql_where=text("notification_id IS NULL AND completed_at IS NOT NULL"),
+        ),
         Index("ix_notification_deliveries_notification_id", "notification_id"),
         Index("ix_notification_deliveries_user_id_id", "user_id", "id"),
         Index(

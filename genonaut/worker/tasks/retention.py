@@ -1,4 +1,4 @@
-"""Remove what is past its age: notifications, timelines, runs, audit entries, spent keys."""
+"""Remove what is past its age: notifications, messages, timelines, runs, audit log, spent keys."""
 
 import time
 from collections import Counter
@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 from genonaut.api.config import Settings
 from genonaut.domain import retention
 from genonaut.domain.retention import MAX_BATCH, Kind, Rule, SlowBatchError, Step
+from genonaut.domain.retention_rules import rules
 from genonaut.worker.task import TaskContext, TaskParams, TaskResult, task
 
 # Who waited for a row of a batch that was undone must get it before the next batch takes it again.
@@ -47,7 +48,7 @@ class Tally(BaseModel):
     dry_run=True,
 )
 def purge(ctx: TaskContext, params: Params) -> Result:
-    """Remove notifications, timelines, runs, audit entries and spent keys that are past their age.
+    """Remove notifications, messages, timelines, runs, audit entries and spent keys past their age.
 
     The `RETENTION_…_DAYS` settings say how old each kind becomes; 0 is for ever. Nothing goes that
     is unfinished or that something else still needs: a run that another run names, the last run of
@@ -57,18 +58,16 @@ def purge(ctx: TaskContext, params: Params) -> Result:
     that takes too long is undone and tried with half the rows, one row a while later. A killed run
     goes on with what is left.
     """
-    rules = [
-        rule
-        for rule in retention.rules(ages(ctx.settings))
-        if not params.kinds or rule.kind in params.kinds
+    chosen = [
+        rule for rule in rules(ages(ctx.settings)) if not params.kinds or rule.kind in params.kinds
     ]
     tally = ctx.resume(Tally)
     if tally is None:
-        found = _count(ctx, rules)
+        found = _count(ctx, chosen)
         if ctx.dry_run:
             return Result(removed=found)
         tally = Tally(total=found.total())
-    for rule in rules:
+    for rule in chosen:
         _follow(ctx, rule, tally, params.batch_size)
     ctx.log.info("removed", **tally.removed)
     return Result(removed=tally.removed)
@@ -79,6 +78,7 @@ def ages(settings: Settings) -> dict[Kind, int]:
     return {
         Kind.READ_NOTIFICATIONS: settings.retention_read_notifications_days,
         Kind.UNREAD_NOTIFICATIONS: settings.retention_unread_notifications_days,
+        Kind.DELIVERIES: settings.retention_deliveries_days,
         Kind.TIMELINES: settings.retention_timelines_days,
         Kind.RUNS: settings.retention_runs_days,
         Kind.AUDIT: settings.retention_audit_days,
