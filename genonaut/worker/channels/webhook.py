@@ -46,7 +46,10 @@ class Webhook:
         return settings.webhooks_per_minute
 
     def check(self, address: str, settings: Settings) -> Endpoint:
-        """Refuse what is no URL, or leads to a host that is not public."""
+        """Refuse what is no URL, or leads to a host that is not public.
+
+        Who asks is not told whether there is such a host: names of ours are nobody's to try.
+        """
         url = webhooks.check_url(address)
         host = url.raw_host.decode("ascii").strip("[]")
         try:
@@ -58,7 +61,9 @@ class Webhook:
                 resolve=self._resolve,
             )
         except (DeliveryRefusedError, DeliveryFailedError) as error:
-            raise InvalidInputError(str(error), field="address", code=error.code) from error
+            raise InvalidInputError(
+                f"{host} is not known, or not public", field="address", code="address_refused"
+            ) from error
         return Endpoint(self.name, str(url), host)
 
     @contextmanager

@@ -10,6 +10,7 @@ from PIL import Image
 from sqlalchemy import func, update
 from standardwebhooks import Webhook as Verifier
 
+from genonaut.core.errors import InvalidInputError
 from genonaut.db.models import ContentImage, ContentItem, NotificationAddress, NotificationDelivery
 from genonaut.domain import addresses, notifications, signing
 from genonaut.worker import delivering, discovery
@@ -309,6 +310,27 @@ def test_given_up_after_so_many_attempts_with_the_reason(
     ended = deliver(make_delivery(hook_address(), attempt=9))
     assert (ended.status, ended.attempt) == ("failed", 10)
     assert ended.error_message == "the receiver answered 500; given up after 10 attempts"
+
+
+def unknown(*_):
+    raise OSError("no such name")
+
+
+@pytest.mark.parametrize(
+    "resolve",
+    [
+        lambda *_: ["10.0.0.7"],
+        lambda *_: ["203.0.114.7", "fd00::7"],
+        lambda *_: [],
+        unknown,
+    ],
+)
+def test_nobody_learns_which_names_there_are_inside(serve, resolve):
+    with pytest.raises(InvalidInputError) as refused:
+        Webhook(resolve).check("http://db.internal/", serve(webhook_allowed_networks=None).settings)
+    error = refused.value
+    said = "db.internal is not known, or not public"
+    assert (str(error), error.code, error.field) == (said, "address_refused", "address")
 
 
 def test_a_name_that_has_turned_private_is_not_reached(
