@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, case, distinct, func, select
+from sqlalchemy import ColumnElement, Integer, case, cast, distinct, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
@@ -223,12 +223,17 @@ def of_notification(
     )
 
 
-def one(session: Session, delivery_id: int, *, user_id: UUID | None = None) -> NotificationDelivery:
+def one(
+    session: Session, delivery_id: int, *, user_id: UUID | None = None, stays: bool = False
+) -> NotificationDelivery:
     """Give a message; with ``user_id``, only that user's own.
+
+    With ``stays`` nobody removes it before this transaction ends.
 
     Raises: NotFoundError: there is none.
     """
-    row = session.get(NotificationDelivery, delivery_id)
+    lock = {"read": True, "key_share": True} if stays else None
+    row = session.get(NotificationDelivery, delivery_id, with_for_update=lock)
     if row is None or (user_id is not None and row.user_id != user_id):
         raise NotFoundError("there is no such delivery")
     return row
@@ -271,7 +276,8 @@ def redeliver(session: Session, delivery_id: int) -> NotificationDelivery:
         NotFoundError: there is none.
         ConflictError: it has not ended, its address is gone or rests, or it waits already.
     """
-    old = one(session, delivery_id)
+    model = NotificationDelivery
+    old = one(session, delivery_id, stays=True)
     if old.status in UNFINISHED:
         raise ConflictError(f"it is still {old.status}", code="not_ended")
     address = session.get(NotificationAddress, old.address_id) if old.address_id else None
@@ -280,14 +286,16 @@ def redeliver(session: Session, delivery_id: int) -> NotificationDelivery:
     is_usable = address.verified_at is not None and address.disabled_at is None
     if not is_usable and old.purpose != "verification":
         raise ConflictError("its address is not in use now", code="address_not_in_use")
-    number = 1 + (
-        session.scalars(
-            select(func.count()).where(NotificationDelivery.message_id == old.message_id)
-        ).one()
-    )
+    told = old.subject.partition("#")[0]
+    number = cast(func.nullif(func.split_part(model.subject, "#", 2), ""), Integer)
+    last = session.scalars(  # not their count: of those before, some may be past their age
+        select(func.max(number)).where(
+            model.address_id == address.id, func.split_part(model.subject, "#", 1) == told
+        )
+    ).one()
     again = values(
         address,
-        subject=f"{old.subject.partition('#')[0]}#{number}",
+        subject=f"{told}#{(last or 1) + 1}",
         notification_id=old.notification_id,
         purpose=old.purpose,
         data=old.data,

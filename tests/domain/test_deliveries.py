@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, text
+from sqlalchemy.exc import OperationalError
 
 from genonaut.core.errors import ConflictError, NotFoundError
 from genonaut.domain import addresses, deliveries, lanes
@@ -110,6 +111,30 @@ def test_one_that_ended_is_sent_again_under_the_same_id(session, make_delivery):
     DELIVERIES.move(session, again.id, Status.CANCELLED)
     third = deliveries.redeliver(session, again.id)
     assert (third.message_id, third.retry_of) == (row.message_id, again.id)
+
+
+def test_one_is_sent_again_also_when_some_before_it_are_past_their_age(session, make_delivery):
+    row = make_delivery()
+    DELIVERIES.move(session, row.id, Status.FAILED, error_code="refused")
+    sent = []
+    for _ in range(11):
+        again = deliveries.redeliver(session, row.id)
+        sent.append(again)
+        DELIVERIES.move(session, again.id, Status.CANCELLED)
+        if len(sent) == 2:
+            session.delete(sent[0])
+    numbers = [again.subject.partition("#")[2] for again in sent]
+    assert numbers == [str(n) for n in range(2, 13)]
+
+
+def test_what_is_sent_again_is_not_removed_meanwhile(committed_database, make_delivery):
+    row = make_delivery(status="completed", completed_at=func.now())
+    with committed_database.transaction() as session, committed_database.transaction() as other:
+        other.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        deliveries.one(session, row.id, stays=True)
+        with pytest.raises(OperationalError):
+            other.execute(text("DELETE FROM notification_deliveries"))
+        other.rollback()
 
 
 def test_nothing_is_sent_again_to_an_address_that_rests_or_is_gone(
