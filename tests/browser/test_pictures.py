@@ -65,6 +65,26 @@ def test_a_heart_in_the_grid_is_pressed_by_key_and_nothing_moves(visit, put, sta
     expect(page.locator(f"#like-{content_id}")).to_have_attribute("aria-pressed", "false")
 
 
+def test_a_heart_that_is_pressed_again_at_once_is_taken_back_in_its_place(visit, put):
+    """What htmx has just put in its place is its own already, not a form that leads away."""
+    [content_id] = put("liked for a moment")
+    page = visit("/gallery?q=liked+for+a+moment", who="grace")
+    page.evaluate("window.notReloaded = true")
+    page.evaluate(
+        """(id) => document.addEventListener("htmx:afterSwap", () => {
+            setTimeout(() => document.getElementById(id).click());
+        }, { once: true })""",
+        f"like-{content_id}",
+    )
+    heart = page.locator(f"#like-{content_id}")
+    posts = []
+    page.on("response", lambda answer: answer.request.method == "POST" and posts.append(answer))
+    heart.click()
+    soon(page, lambda: len(posts) == 2)
+    expect(heart).to_have_attribute("aria-pressed", "false")
+    assert page.evaluate("window.notReloaded")
+
+
 def test_stars_in_the_grid_are_given_by_key_and_by_mouse(visit, put, stands):
     first, other = put("rated in the grid", "rated in the grid, too")
     page = visit("/gallery?q=rated+in+the+grid", who="grace")
