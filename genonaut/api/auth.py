@@ -28,6 +28,12 @@ _FORWARDED = re.compile(r"forwarded|via|x-real-ip|x-forwarded-.+")
 _THIS_MACHINE = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
+class CsrfError(ForbiddenError):
+    """What is sent comes from a page of another session, or of none."""
+
+    code = "csrf_failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """What a request shows of itself; nothing is checked against the database yet."""
@@ -139,12 +145,10 @@ def check_origin(connection: HTTPConnection, settings: Settings, *, required: bo
 def check_csrf(cookie: str, given: str) -> None:
     """Check the token a page sends beside its cookie.
 
-    Raises: ForbiddenError: it is missing or belongs to another session.
+    Raises: CsrfError: it is missing or belongs to another session.
     """
     if not hmac.compare_digest(csrf_token(cookie).encode(), given.encode(errors="replace")):
-        raise ForbiddenError(
-            f"a session cookie needs the matching {CSRF_HEADER} header", code="csrf_failed"
-        )
+        raise CsrfError(f"a session cookie needs the matching {CSRF_HEADER} header")
 
 
 def set_cookie(response: Response, settings: Settings, token: str) -> None:

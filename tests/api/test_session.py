@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from genonaut.api.auth import CSRF_HEADER
+from genonaut.core.tokens import csrf_token
 from genonaut.domain import users
 
 JOBS = "/api/v1/generation-jobs"
@@ -98,6 +99,9 @@ def test_the_form_logs_in_and_out_without_scripts(anyone, ada):
     assert anyone.post("/login", data={"token": ada.token}).status_code == 303
     home = anyone.get("/").text
     csrf = re.search(r'name="csrf" value="(\w+)"', home).group(1)
+    too_old = anyone.post("/notifications/read-all", data={"csrf": "wrong"})
+    assert too_old.status_code == 403
+    assert "You logged in anew since this page was loaded." in too_old.text
     anyone.post("/logout", data={"csrf": "wrong"})
     assert anyone.get("/api/v1/me").status_code == 200
     anyone.post("/logout", data={"csrf": csrf})
@@ -112,6 +116,10 @@ def test_an_ended_session_leads_to_the_form_and_the_cookie_is_taken_back(anyone)
     anyone.cookies.set("genonaut_test_session", "gn_old")
     part = anyone.get("/", headers={"HX-Request": "true"})
     assert (part.status_code, part.headers["hx-redirect"]) == (401, "/login")
+    form = {"prompt": "a long one", "csrf": csrf_token("gn_old")}
+    typed = anyone.post("/make", headers={"HX-Request": "true"}, data=form)
+    assert (typed.status_code, typed.headers.get("hx-redirect")) == (401, None)
+    assert "Log in in another tab" in typed.headers["hx-trigger"]
 
 
 @pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/\\evil.example", ""])

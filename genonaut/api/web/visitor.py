@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from genonaut.api import auth, errors
-from genonaut.api.auth import Credentials
+from genonaut.api.auth import Credentials, CsrfError
 from genonaut.api.config import Settings
 from genonaut.api.deps import Caller, Services, ServicesDep
 from genonaut.api.errors import DATABASE_AWAY
@@ -43,6 +43,9 @@ _TITLES = {
     429: "Too much at once",
     503: "Not just now",
 }
+
+_LOGGED_OUT = "You are logged out. Log in in another tab, then load this page again."
+_CHANGED = "You logged in anew since this page was loaded. Go back and load it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,8 @@ class PageRoute(APIRoute):
                 return await handle(request)
             except UnauthorizedError:
                 return _to_login(request)
+            except CsrfError:
+                return error_page(request, 403, _CHANGED, title="This page is too old")
             except GenonautError as error:
                 return error_page(request, error.http_status, str(error))
             except FormError as error:
@@ -235,8 +240,10 @@ def _to_login(request: Request) -> Response:
     login = "/login" if wanted == "/" else f"/login?{urlencode({'next': wanted})}"
     settings = request.app.state.services.settings
     response: Response
-    if is_htmx(request):
+    if is_htmx(request) and request.method == "GET":
         response = HTMLResponse("", 401, headers={"HX-Redirect": "/login"})
+    elif is_htmx(request):  # what was typed must not be gone with the page
+        response = HTMLResponse("", 401, headers=toast(_LOGGED_OUT, "error"))
     else:
         response = RedirectResponse(login, 303)
     if auth.cookie_name(settings) in request.cookies:
@@ -258,7 +265,9 @@ def form_status(request: Request, status: int) -> int:
     return 200 if "sec-fetch-mode" in request.headers or is_htmx(request) else status
 
 
-def error_page(request: Request, status: int, detail: str) -> HTMLResponse:
+def error_page(
+    request: Request, status: int, detail: str, *, title: str | None = None
+) -> HTMLResponse:
     """Say what is wrong, on a page or, to htmx, in a toast."""
     sentence = words.capitalized(detail)
     if not sentence.endswith((".", "!", "?")):
@@ -270,7 +279,7 @@ def error_page(request: Request, status: int, detail: str) -> HTMLResponse:
         headers={"Retry-After": "5"} | toast(sentence, "error")
         if status == 503
         else toast(sentence, "error"),
-        title=_TITLES.get(status, "That did not work"),
+        title=title or _TITLES.get(status, "That did not work"),
         detail=sentence,
         back=request.url.path if request.method == "GET" and status == 503 else "/",
         theme=theme(request),

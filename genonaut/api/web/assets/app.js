@@ -32,10 +32,17 @@ document.addEventListener("keydown", ({ key }) => {
   if (key === "Escape") closeMenus(null);
 });
 
-// What htmx posts it asks about itself.
+const AGAIN_MS = 3000;
+const sent = new WeakSet();
+
+// What htmx posts it asks about itself. A form whose button is pressed twice is sent once.
 document.addEventListener("submit", (event) => {
-  const words = event.target.dataset.confirm;
-  if (words && !confirm(words)) event.preventDefault();
+  const form = event.target;
+  if (event.defaultPrevented || form.getAttribute("method") !== "post") return;
+  const words = form.getAttribute("data-confirm");
+  if (sent.has(form) || (words && !confirm(words))) return event.preventDefault();
+  sent.add(form);
+  setTimeout(() => sent.delete(form), AGAIN_MS);
 });
 
 const toasts = document.querySelector("#toasts");
@@ -77,7 +84,13 @@ document.addEventListener("toast", (event) => toast(event.detail.text, event.det
 document.addEventListener("live:notification", ({ detail }) => {
   if (!detail.read_at) toast(detail.title);
 });
-document.addEventListener("htmx:sendError", () => toast("The server does not answer.", "error"));
+const AWAY = "The server does not answer.";
+document.addEventListener("htmx:sendError", () => toast(AWAY, "error"));
+// Our own answers bring their words along; those of a proxy before us do not.
+document.addEventListener("htmx:responseError", ({ detail: { xhr } }) => {
+  if (xhr.getResponseHeader("HX-Trigger") || xhr.getResponseHeader("HX-Redirect")) return;
+  toast(xhr.status < 500 ? "The server did not take that." : AWAY, "error");
+});
 
 const STEPS = [[31536000, "year"], [2592000, "month"], [86400, "day"], [3600, "h"], [60, "min"]];
 

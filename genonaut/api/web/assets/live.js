@@ -117,6 +117,7 @@ function place(kind, row) {
 
 function fill(node, row) {
   for (const part of node.querySelectorAll("[data-bind]")) {
+    if (part.closest("[data-row]") !== node) continue; // it shows another row, within this one
     const value = part.dataset.bind.split(".").reduce((found, name) => found?.[name], row);
     if (value === undefined || value === null) continue;
     if (part instanceof HTMLProgressElement) part.value = Number(value);
@@ -144,6 +145,12 @@ function count() {
 }
 
 const waiting = new Map();
+const rendering = new Set();
+
+// What is being rendered anew, or is within that: the answer may be older than what was heard since.
+function isRendering(node) {
+  return [...rendering].some((id) => document.getElementById(id)?.contains(node));
+}
 
 // The answer to an act is under way to an element within, and would find it gone.
 function isActing(node) {
@@ -162,7 +169,8 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   later(target);
 });
 
-// Have the server render an element anew: at once, then at most once in a while.
+// Have the server render an element anew: at once, then at most once in a while. It is the source of
+// its own request: htmx makes one at a time for each source, and drops what waits behind it.
 function renew(node) {
   const id = node.id;
   if (!id || !node.dataset.src || waiting.has(id)) return;
@@ -171,13 +179,18 @@ function renew(node) {
     waiting.delete(id);
     const old = document.getElementById(id);
     if (!old) return;
-    if (isActing(old)) return later(old);
-    const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
-    await window.htmx.ajax("GET", old.dataset.src, {
-      target: old, select: `#${CSS.escape(id)}`, swap: "outerHTML",
-    });
+    if (isActing(old) || isRendering(old)) return later(old);
+    rendering.add(id);
+    try {
+      await window.htmx.ajax("GET", old.dataset.src, {
+        source: old, target: old, select: `#${CSS.escape(id)}`, swap: "outerHTML",
+      });
+    } catch {
+      return; // htmx:sendError has told; who connects again hears of everything
+    } finally {
+      rendering.delete(id);
+    }
     const made = document.getElementById(id);
     if (made) made.dataset.renewed = performance.now();
-    if (focused) document.getElementById(focused)?.focus();
   }, after));
 }
