@@ -17,7 +17,8 @@ from uuid import UUID
 
 import structlog
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, func, or_, select, true, union_all
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, defer
 
@@ -37,6 +38,8 @@ Key = tuple[str, int]
 _WAITING_MAX = 512
 _SEEN_MAX = 4096
 _NEWEST_RUNS = 200
+_NEWEST_JOBS = 20
+"""Of one user; more do not come and end while events are lost."""
 NEWS_AGAIN = timedelta(seconds=30)
 """What came, or ended, within this time is read again, as its event may have been lost."""
 ADMIN = "admin"
@@ -351,12 +354,25 @@ def _newer(session: Session, kind: str, known: dict[int, int]) -> set[int]:
 
 
 def _new_jobs(session: Session, known: dict[UUID, frozenset[int]]) -> set[int]:
-    """Find the unfinished jobs that a socket of their owner does not know."""
-    found = session.execute(
-        select(GenerationJob.id, GenerationJob.user_id).where(
-            GenerationJob.user_id.in_(known), GenerationJob.status.in_(UNFINISHED)
-        )
+    """Find the jobs, unfinished or just ended, that a socket of their owner does not know."""
+    job = GenerationJob
+    unfinished = select(job.id, job.user_id).where(
+        job.user_id.in_(known), job.status.in_(UNFINISHED)
     )
+    owner = select(func.unnest(array(list(known))).label("id")).subquery()
+    newest = (
+        select(job.id, job.completed_at)
+        .where(job.user_id == owner.c.id)
+        .order_by(job.id.desc())
+        .limit(_NEWEST_JOBS)
+        .lateral()
+    )
+    just_ended = (
+        select(newest.c.id, owner.c.id)
+        .join_from(owner, newest, true())
+        .where(newest.c.completed_at > func.now() - NEWS_AGAIN)
+    )
+    found = session.execute(union_all(unfinished, just_ended))
     return {job_id for job_id, user_id in found if job_id not in known[user_id]}
 
 

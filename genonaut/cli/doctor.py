@@ -169,7 +169,7 @@ def _processes(settings: Settings) -> list[Finding]:
         findings.append(_alive(name, ages, advice))
     findings.append(_alive("beat", [p.seen_s for p in reporting if p.kind == "beat"], advice))
     limits = health.Limits(settings.health_oldest_due_s, settings.health_stalled_s, free_mb=0)
-    checks = health.judge(states, [], late=late, free_mb=None, limits=limits)
+    checks = health.judge(states, [], late=late, limits=limits)
     [found] = [check for check in checks if check.name == "schedules"]
     advice = "see: genonaut schedules list, and whether beat runs"
     findings.append(Finding("schedules", found.ok, found.detail, advice))

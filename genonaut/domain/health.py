@@ -143,13 +143,9 @@ def judge(
     alive: list[ProcessState],
     *,
     late: Lateness,
-    free_mb: int | None,
     limits: Limits,
 ) -> list[Check]:
-    """Say of each part whether it is well.
-
-    ``alive`` are all processes that report; ``free_mb`` is None for a store without a limit.
-    """
+    """Say of each part whether it is well; ``alive`` are all processes that report."""
     checks = [_beat(alive), _schedules(late)]
     for state in states:
         serving = [p for p in alive if p.is_alive and p.serves(state.queue)]
@@ -159,11 +155,18 @@ def judge(
     unpublished = sum(state.unpublished for state in states)
     found = f"{unpublished} rows wait for a message" if unpublished else "every due row has one"
     checks.append(Check("messages", unpublished == 0, found, unpublished, 0, "rows"))
-    if free_mb is not None:
-        room = f"{free_mb} MiB free where pictures are kept"
-        ok = free_mb >= limits.free_mb
-        checks.append(Check("disk", ok, room, free_mb, limits.free_mb, "MiB"))
     return checks
+
+
+def disk(free_mb: int, limits: Limits) -> Check:
+    """Say whether there is room for more pictures."""
+    room = f"{free_mb} MiB free where pictures are kept"
+    return Check("disk", free_mb >= limits.free_mb, room, free_mb, limits.free_mb, "MiB")
+
+
+def broken_disk(why: str) -> Check:
+    """Say why nobody knows."""
+    return Check("disk", ok=False, detail=why)
 
 
 def _beat(alive: list[ProcessState]) -> Check:

@@ -95,6 +95,21 @@ def test_lost_events_are_healed_by_reading_the_rows_again(api, ada, database, cl
     assert time.monotonic() - began < 8
 
 
+def test_a_job_that_came_and_ended_while_events_were_lost_is_told(
+    api, ada, bob, database, make_job, claim, sockets
+):
+    own, of_another = (sockets(f"{api.ws}/ws/me", account) for account in (ada, bob))
+    hear(own)
+    hear(of_another)
+    job = make_job(ada).id  # nothing is published
+    finish(database, claim(job))
+    told = [hear(own) for _ in range(2)]
+    assert {(one["type"], one["final"]) for one in told} == {("job", True), ("notification", True)}
+    assert job in {one["id"] for one in told if one["type"] == "job"}
+    with pytest.raises(TimeoutError):
+        of_another.recv(timeout=0.1)
+
+
 def test_a_notice_that_the_snapshot_counted_is_not_sent_again(api, ada, database, sockets):
     with database.transaction() as session:
         notifications.notify(session, ada.id, "news", dedupe_key="1", title="before")

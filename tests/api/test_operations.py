@@ -1,5 +1,8 @@
 """What waits, who works, whether all is well: for auditors, over HTTP."""
 
+import errno
+import shutil
+
 import pytest
 from sqlalchemy import func, text
 
@@ -59,6 +62,21 @@ def test_health_is_red_until_everyone_reports(eve):
     assert not found["beat"]["ok"]
     assert not found["workers.generation"]["ok"]
     assert found["queue.generation"]["ok"]
+
+
+def test_a_disk_that_fails_is_red_and_hides_nothing_else(
+    eve, anyone, everyone_reports, monkeypatch
+):
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error", "/secret/place")
+
+    monkeypatch.setattr(shutil, "disk_usage", fail)
+    status, found = checks(eve)
+    assert status == "red"
+    assert [name for name, check in found.items() if not check["ok"]] == ["disk"]
+    assert found["disk"]["detail"] == "The picture store failed: Input/output error."
+    stranger = anyone.get(f"{ADMIN}/health", headers={"Authorization": "Bearer wrong"})
+    assert stranger.status_code == 401
 
 
 def test_health_is_red_when_work_waits_and_nobody_does_it_though_workers_report(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from socket import create_server
 
 import httpx
 import pytest
@@ -214,3 +215,16 @@ def test_health_endpoints_take_head(anyone):
     for path in ("/livez", "/readyz", "/health"):
         answer = anyone.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_only_who_is_logged_in_waits_for_a_comfyui_that_hangs(serve, api_settings):
+    with create_server(("127.0.0.1", 0)) as hanging:
+        api = serve(api_settings(comfyui_url=f"http://127.0.0.1:{hanging.getsockname()[1]}"))
+        took_s = []
+        for _ in range(3):
+            began = time.monotonic()
+            headers = {"Authorization": "Bearer wrong"}
+            answer = httpx.post(f"{api.url}{JOBS}", json={"prompt": "a fox"}, headers=headers)
+            took_s.append(time.monotonic() - began)
+            assert answer.status_code == 401
+        assert min(took_s) < 0.9

@@ -95,11 +95,19 @@ def state(**values):
     return health.QueueState("default", **{**nothing, **ages, **values})
 
 
-def red(queue=None, alive=(WELL, BEAT), free_mb=1000, late=NOT_LATE):
-    checks = health.judge(
-        [queue or state()], list(alive), late=late, free_mb=free_mb, limits=LIMITS
-    )
+def red(queue=None, alive=(WELL, BEAT), late=NOT_LATE):
+    checks = health.judge([queue or state()], list(alive), late=late, limits=LIMITS)
     return [check.name for check in checks if not check.ok]
+
+
+def test_a_disk_is_well_while_it_has_room_and_answers():
+    found = [health.disk(100, LIMITS), health.disk(99, LIMITS), health.broken_disk("no answer")]
+    assert [(check.name, check.ok) for check in found] == [
+        ("disk", True),
+        ("disk", False),
+        ("disk", False),
+    ]
+    assert (found[1].value, found[1].limit, found[2].detail) == (99, 100, "no answer")
 
 
 def test_all_is_well_when_nothing_waits_and_everyone_reports():
@@ -118,7 +126,6 @@ def test_all_is_well_when_nothing_waits_and_everyone_reports():
         ({"queue": state(unpublished=3)}, ["messages"]),
         ({"late": health.Lateness(50)}, []),
         ({"late": health.Lateness(61, 2, "nightly")}, ["schedules"]),
-        ({"free_mb": 99}, ["disk"]),
     ],
 )
 def test_what_is_wrong_is_named(found, wrong):

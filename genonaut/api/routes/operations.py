@@ -8,8 +8,10 @@ from starlette.responses import JSONResponse, Response
 from genonaut.api import answers_health as answers
 from genonaut.api.answers import READING, problems
 from genonaut.api.deps import CallerDep
+from genonaut.clients.storage import Storage
+from genonaut.core.errors import GenonautError
 from genonaut.domain import health, repairs
-from genonaut.domain.health import Limits
+from genonaut.domain.health import Check, Limits
 from genonaut.domain.users import Role
 from genonaut.worker import repair
 from genonaut.worker.dispatch import current_epoch
@@ -55,15 +57,26 @@ def read_health(caller: CallerDep) -> Response:
         stalled_s=settings.health_stalled_s,
         free_mb=settings.storage_min_free_mb,
     )
-    free = caller.services.storage.free_bytes()
+    with caller.transaction(role=Role.AUDITOR):
+        pass  # before the disk is asked, which may take its time
+    disk = _disk(caller.services.storage, limits)
     with caller.transaction(role=Role.AUDITOR) as (session, _):
         states = health.queues(session, QUEUES, job_queue=GENERATION)
         processes = health.processes(session)
         late = health.lateness(session)
-    free_mb = None if free is None else free // 2**20
-    checks = health.judge(states, processes, late=late, free_mb=free_mb, limits=limits)
+    checks = health.judge(states, processes, late=late, limits=limits)
+    checks += [disk] if disk else []
     status = "ok" if all(check.ok for check in checks) else "red"
     return JSONResponse({"status": status, "checks": [check.public() for check in checks]})
+
+
+def _disk(storage: Storage, limits: Limits) -> Check | None:
+    """Judge where pictures are kept; None for a store without a limit."""
+    try:
+        free = storage.free_bytes()
+    except GenonautError as error:
+        return health.broken_disk(str(error))
+    return None if free is None else health.disk(free // 2**20, limits)
 
 
 @router.get(
