@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from genonaut.api import auth
 from genonaut.api.auth import Credentials
 from genonaut.api.config import Settings
+from genonaut.api.files import Shelf
 from genonaut.api.live import Live
 from genonaut.api.options import OptionsCache
 from genonaut.clients.bus import EventPublisher
@@ -50,6 +51,12 @@ class Services:
     options: OptionsCache
     live: Live
     health_threads: CapacityLimiter
+    picture_threads: CapacityLimiter
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where the pictures are that are sent."""
+        return Shelf(self.storage, self.picture_threads)
 
 
 async def get_services(connection: HTTPConnection) -> Services:

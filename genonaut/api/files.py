@@ -1,15 +1,16 @@
 """Send stored pictures: validators, ranges, and no more work than the client needs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from genonaut.api.errors import problem
 from genonaut.clients.storage import Storage, StoredFile
+from genonaut.core.errors import NotFoundError
 
 _CHUNK = 256 * 1024
 _VARY = "Authorization, Cookie"
@@ -29,14 +30,30 @@ class Picture:
     """Whether another ``Accept`` is answered with other bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where pictures are, and the threads that ask for them.
+
+    They are not those of the other requests: a store that hangs keeps none of these waiting.
+    """
+
+    storage: Storage
+    threads: CapacityLimiter
+
+
 def respond(
-    storage: Storage, picture: Picture, headers: Mapping[str, str], method: str
+    shelf: Shelf,
+    picture: Picture,
+    headers: Mapping[str, str],
+    method: str,
+    *,
+    absent: Callable[[], Response] | None = None,
 ) -> Response:
     """Answer GET or HEAD: 200, 206 for one range, 304 when the client has it, 416.
 
     Pictures need a login, so only the browser may keep them (``private``), for the login it used.
-
-    Raises: NotFoundError: the file is not there.
+    The store is asked when the answer is sent. If the file is not there then, ``absent`` gives the
+    answer; without it that is 404.
     """
     etag = f'"{picture.etag}"'
     keep = "max-age=31536000, immutable" if picture.immutable else "max-age=60"
@@ -48,8 +65,14 @@ def respond(
     }
     if _matches(headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=answer)
-    stored = storage.open(picture.storage_key)
     wanted = headers.get("range") if headers.get("if-range", etag) == etag else None
+    return _Later(shelf, lambda: _open(shelf, picture, answer, wanted, method), absent)
+
+
+def _open(
+    shelf: Shelf, picture: Picture, answer: dict[str, str], wanted: str | None, method: str
+) -> Response:
+    stored = shelf.storage.open(picture.storage_key)
     found = _range(wanted, stored.size)
     if found is None:
         stored.file.close()
@@ -67,7 +90,7 @@ def respond(
     if method == "HEAD":
         stored.file.close()
         return Response(status_code=status, headers=answer)
-    return _Stream(stored, first, last - first + 1, status, answer)
+    return _Stream(shelf, stored, first, last - first + 1, status, answer)
 
 
 def _matches(header: str | None, etag: str) -> bool:
@@ -98,13 +121,42 @@ def _range(header: str | None, size: int) -> tuple[int, int, bool] | None:
     return (first, last, True) if first < size else None
 
 
+class _Later(Response):
+    """Send what is found when it is sent, or what stands in for it."""
+
+    def __init__(
+        self, shelf: Shelf, find: Callable[[], Response], absent: Callable[[], Response] | None
+    ) -> None:
+        super().__init__()
+        self._shelf = shelf
+        self._find = find
+        self._absent = absent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            found = await to_thread.run_sync(self._find, limiter=self._shelf.threads)
+        except NotFoundError:
+            if self._absent is None:
+                raise
+            found = await to_thread.run_sync(self._absent)
+        await found(scope, receive, send)
+
+
 class _Stream(Response):
     """Send a part of an open file in chunks, and close it however that ends."""
 
     def __init__(
-        self, stored: StoredFile, first: int, length: int, status: int, headers: dict[str, str]
+        self,
+        shelf: Shelf,
+        stored: StoredFile,
+        first: int,
+        length: int,
+        status: int,
+        headers: dict[str, str],
     ) -> None:
         super().__init__(None, status, headers)
+        self._threads = shelf.threads
         self._stored = stored
         self._first = first
         self._length = length
@@ -122,7 +174,8 @@ class _Stream(Response):
             )
             file.seek(self._first)
             while left > 0:
-                chunk = await to_thread.run_sync(file.read, min(_CHUNK, left))
+                size = min(_CHUNK, left)
+                chunk = await to_thread.run_sync(file.read, size, limiter=self._threads)
                 if not chunk:
                     break
                 left -= len(chunk)

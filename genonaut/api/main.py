@@ -79,6 +79,7 @@ def create_app(
         storage=open_storage(settings),
         options=OptionsCache(settings),
         health_threads=CapacityLimiter(8),
+        picture_threads=CapacityLimiter(32),
         live=Live(database, EventSubscriber(settings.redis_url, settings.redis_ns)),
     )
 

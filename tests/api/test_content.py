@@ -1,7 +1,11 @@
 """Items and pictures over HTTP: who sees them, how they are cached, what deleting leaves."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from sqlalchemy import update
 
@@ -62,6 +66,30 @@ def test_public_items_are_listed_for_everyone_and_private_ones_for_their_creator
     for path in (f"{CONTENT}/{private}", image, f"{image}/thumbnails/256", f"{CONTENT}/99"):
         assert ada.client.get(path).status_code == (404 if path.endswith("99") else 200)
         assert bob.client.get(path).status_code == 404
+
+
+def test_a_store_that_hangs_keeps_pictures_waiting_and_nothing_else(
+    serve, api_settings, ada, make_item
+):
+    item = make_item(ada)
+    authorized = {"Authorization": f"Bearer {ada.token}"}
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as hanging:
+        there = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+        api = serve(api_settings(storage_url="s3://pictures", aws_endpoint_url=there, **keys))
+
+        def ask(path: str) -> int | None:
+            with suppress(httpx.ReadTimeout):
+                return httpx.get(f"{api.url}{path}", headers=authorized, timeout=4).status_code
+
+        with ThreadPoolExecutor(40) as pool:
+            paths = [f"{CONTENT}/{item}/images/0", f"{CONTENT}/{item}/thumbnails/256"] * 20
+            pictures = [pool.submit(ask, path) for path in paths]
+            wait(pictures, timeout=1)
+            others = [ask("/api/v1/me") for _ in range(5)]
+            assert not any(picture.done() for picture in pictures)
+        assert others == [200] * 5
+        assert [picture.result() for picture in pictures] == [None] * 40
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from anyio import CapacityLimiter
 from starlette.testclient import TestClient
 
 from genonaut.api import files
 from genonaut.api.config import ConfigError, Settings
-from genonaut.api.files import Picture
+from genonaut.api.files import Picture, Shelf
 from genonaut.clients import object_storage
 from genonaut.clients.object_storage import Bucket, ObjectStorage
 from genonaut.clients.storage import LocalStorage, open_storage
@@ -155,10 +156,11 @@ class TestEveryStore:
     def test_a_picture_is_sent_whole_and_in_parts(self, store):
         data = os.urandom(1_500_000)
         picture = Picture(store.put(data, mime="image/png"), "etag", "image/png", "name", True)
+        shelf = Shelf(store, CapacityLimiter(1))
 
         async def app(scope, receive, send):
             headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-            await files.respond(store, picture, headers, scope["method"])(scope, receive, send)
+            await files.respond(shelf, picture, headers, scope["method"])(scope, receive, send)
 
         client = TestClient(app)
         assert client.get("/").content == data

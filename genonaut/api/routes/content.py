@@ -121,7 +121,7 @@ def image(
         filename=f"genonaut-{content_id}-{position}{PurePosixPath(row.storage_key).suffix}",
         immutable=True,
     )
-    return files.respond(services.storage, picture, request.headers, request.method)
+    return files.respond(services.shelf, picture, request.headers, request.method)
 
 
 def shown(

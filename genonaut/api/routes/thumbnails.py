@@ -99,14 +99,15 @@ def thumbnail(
         immutable=v == sized.version,
         varies_by_type=True,
     )
-    try:
-        return files.respond(services.storage, picture, request.headers, request.method)
-    except NotFoundError:  # the file is lost
+
+    def is_lost() -> Response:
         with caller.transaction() as (session, who):
             row = content.visible_image(session, who.user_id, content_id, position)
             orphans.want_again(session, [row.id])
             _have_made(session, row, size, usual)
         return _placeholder(row, size)
+
+    return files.respond(services.shelf, picture, request.headers, request.method, absent=is_lost)
 
 
 def _placeholder(row: ContentImage, size: int) -> Response:
