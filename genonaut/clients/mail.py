@@ -105,14 +105,18 @@ class MailSession:
             smtp.sendmail(sender, [recipient], message)
         except smtplib.SMTPRecipientsRefused as error:
             code, words = error.recipients[recipient]
-            raise self._judged(code, words, of="recipient") from error
+            raise self._judged(code, words, of="recipient", hide=recipient) from error
         except smtplib.SMTPSenderRefused as error:
             if error.smtp_code == _TOO_LARGE:
-                raise self._judged(error.smtp_code, error.smtp_error, of="message") from error
+                raise self._judged(
+                    error.smtp_code, error.smtp_error, of="message", hide=recipient
+                ) from error
             self._drop()
             raise ChannelAwayError(f"the relay refuses us: {_told(error)}") from error
         except smtplib.SMTPDataError as error:
-            raise self._judged(error.smtp_code, error.smtp_error, of="message") from error
+            raise self._judged(
+                error.smtp_code, error.smtp_error, of="message", hide=recipient
+            ) from error
         except (smtplib.SMTPException, OSError) as error:
             had_message = smtp.had_message
             self._drop()
@@ -122,9 +126,11 @@ class MailSession:
             raise ChannelAwayError(told) from error
 
     def _judged(
-        self, code: int, words: bytes | str, *, of: str
+        self, code: int, words: bytes | str, *, of: str, hide: str
     ) -> DeliveryRefusedError | DeliveryFailedError | ChannelAwayError:
         said = words.decode(errors="replace") if isinstance(words, bytes) else words
+        # Relays repeat the address, and who reads why need not know it.
+        said = re.sub(re.escape(hide), "…", said, flags=re.IGNORECASE)
         told = f"the relay refuses the {of}: {code} {said[:200]}"
         if code == 421:
             self._drop()

@@ -380,7 +380,10 @@ def delete(session: Session, user_id: UUID, notification_id: int) -> None:
 
 
 def _tell_unread(session: Session, user_id: UUID) -> None:
-    """Tell a user's other pages how many are unread now; a later count has a higher version."""
+    """Tell a user's other pages how many are unread now; a later count has a higher version.
+
+    Who changes it takes the user's turn before, or two at once would each count without the other.
+    """
     query = select(func.extract("epoch", func.clock_timestamp()) * 1_000_000)
     version = int(session.scalars(query).one())
     data = {"unread": unread_count(session, user_id)}

@@ -1,8 +1,10 @@
 """Notifications over HTTP."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import pytest
 
-from genonaut.domain import notifications
+from genonaut.domain import notifications, users
 
 PATH = "/api/v1/notifications"
 
@@ -31,6 +33,26 @@ def test_notifications_are_listed_counted_read_and_deleted(ada, three):
     assert ada.client.get(f"{PATH}/unread-count").json() == {"count": 0}
     assert ada.client.delete(f"{PATH}/{three[1]}").status_code == 204
     assert ada.client.delete(f"{PATH}/{three[1]}").status_code == 404
+
+
+@pytest.mark.parametrize("change", ["mark", "mark all", "delete"])
+def test_who_changes_what_is_unread_waits_for_who_does_so_too(ada, three, database, change):
+    """Each tells how many are left, and would not count what the other has not committed."""
+    first, second, _ = three
+    acts = {
+        "mark": lambda: ada.client.put(f"{PATH}/{second}", json={"read": True}),
+        "mark all": lambda: ada.client.post(f"{PATH}/read-all"),
+        "delete": lambda: ada.client.delete(f"{PATH}/{second}"),
+    }
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as session:
+            users.take_turn(session, ada.id)
+            notifications.mark(session, ada.id, first, read=True)
+            other = pool.submit(acts[change])
+            assert not wait([other], timeout=0.3).done
+        assert other.result().is_success
+    left = {"mark": 1, "mark all": 0, "delete": 1}[change]
+    assert ada.client.get(f"{PATH}/unread-count").json() == {"count": left}
 
 
 def test_another_users_notification_does_not_exist(bob, three):

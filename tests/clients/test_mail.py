@@ -73,6 +73,18 @@ def test_a_refused_recipient_is_refused_for_good_for_now_or_for_all(sink, answer
     assert sink.recipients == ["bob@example.org"]
 
 
+@pytest.mark.parametrize("refuses", ["recipient", "message"])
+def test_a_relay_that_repeats_the_address_does_not_have_it_told(sink, refuses):
+    words = f"550 5.1.1 <{ADA.title()}>: rejected"
+    if refuses == "recipient":
+        sink.refused[ADA] = words
+    else:
+        sink.answers.append(words)
+    with MailSession(relay(sink.port)) as session, pytest.raises(DeliveryRefusedError) as refused:
+        session.send(ME, ADA, mail())
+    assert str(refused.value) == f"the relay refuses the {refuses}: 550 5.1.1 <…>: rejected"
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [

@@ -62,7 +62,7 @@ def unread_count(caller: CallerDep) -> Response:
 )
 def read_all(caller: CallerDep) -> Response:
     """Mark every notification read; answers how many were unread."""
-    with caller.transaction() as (session, who):
+    with caller.transaction(in_turn=True) as (session, who):
         count = notifications.mark_all_read(session, who.user_id)
     return JSONResponse({"count": count})
 
@@ -102,7 +102,7 @@ def list_deliveries(notification_id: Id, caller: CallerDep) -> Response:
 )
 def mark(notification_id: Id, body: ReadRequest, caller: CallerDep) -> Response:
     """Mark a notification read or unread."""
-    with caller.transaction() as (session, who):
+    with caller.transaction(in_turn=True) as (session, who):
         row = notifications.mark(session, who.user_id, notification_id, read=body.read)
     return JSONResponse(notifications.public(row))
 
@@ -115,6 +115,6 @@ def mark(notification_id: Id, body: ReadRequest, caller: CallerDep) -> Response:
 )
 def delete(notification_id: Id, caller: CallerDep) -> Response:
     """Delete a notification."""
-    with caller.transaction() as (session, who):
+    with caller.transaction(in_turn=True) as (session, who):
         notifications.delete(session, who.user_id, notification_id)
     return Response(status_code=204)
