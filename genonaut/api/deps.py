@@ -17,6 +17,7 @@ from genonaut.api.files import Shelf
 from genonaut.api.live import Live
 from genonaut.api.options import OptionsCache
 from genonaut.clients.bus import EventPublisher
+from genonaut.clients.comfyui import BackendOptions
 from genonaut.clients.storage import Storage
 from genonaut.core.events import Event
 from genonaut.db.session import Database
@@ -95,6 +96,18 @@ class Caller:
             who = self.credentials.authenticate(session, in_turn=in_turn)
             who.require(role)
             yield session, who
+
+    def options(self) -> BackendOptions | None:
+        """Give what ComfyUI offers, outside a transaction: it may be waited for for a moment.
+
+        Raises: UnauthorizedError: nothing is known, and nobody waits who is not logged in.
+        """
+        known = self.services.options.get(wait_s=0)
+        if known is not None:
+            return known
+        with self.transaction():
+            pass
+        return self.services.options.get()
 
 
 async def get_caller(connection: HTTPConnection, services: ServicesDep) -> Caller:

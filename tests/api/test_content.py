@@ -80,9 +80,13 @@ def test_a_store_that_hangs_keeps_pictures_waiting_and_nothing_else(
 
         def ask(path: str) -> int | None:
             with suppress(httpx.ReadTimeout):
-                return httpx.get(f"{api.url}{path}", headers=authorized, timeout=4).status_code
+                return client.get(path, headers=authorized).status_code
 
-        with ThreadPoolExecutor(40) as pool:
+        limits = httpx.Limits(max_connections=None)
+        with (
+            httpx.Client(base_url=api.url, timeout=12, limits=limits) as client,
+            ThreadPoolExecutor(40) as pool,
+        ):
             paths = [f"{CONTENT}/{item}/images/0", f"{CONTENT}/{item}/thumbnails/256"] * 20
             pictures = [pool.submit(ask, path) for path in paths]
             wait(pictures, timeout=1)

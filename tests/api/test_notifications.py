@@ -47,11 +47,12 @@ def test_who_changes_what_is_unread_waits_for_who_does_so_too(ada, three, databa
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as session:
             users.take_turn(session, ada.id)
-            notifications.mark(session, ada.id, first, read=True)
+            if change != "mark all":  # which would wait for the row itself
+                notifications.mark(session, ada.id, first, read=True)
             other = pool.submit(acts[change])
             assert not wait([other], timeout=0.3).done
         assert other.result().is_success
-    left = {"mark": 1, "mark all": 0, "delete": 1}[change]
+    left = 0 if change == "mark all" else 1
     assert ada.client.get(f"{PATH}/unread-count").json() == {"count": left}
 
 

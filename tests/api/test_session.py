@@ -119,7 +119,7 @@ def test_an_ended_session_leads_to_the_form_and_the_cookie_is_taken_back(anyone)
     form = {"prompt": "a long one", "csrf": csrf_token("gn_old")}
     typed = anyone.post("/make", headers={"HX-Request": "true"}, data=form)
     assert (typed.status_code, typed.headers.get("hx-redirect")) == (401, None)
-    assert "Log in in another tab" in typed.headers["hx-trigger"]
+    assert "You are logged out. Copy what you typed" in typed.headers["hx-trigger"]
 
 
 @pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/\\evil.example", ""])

@@ -1,11 +1,20 @@
 """What the socket has rendered anew ends as it is, whatever else is under way, in Chromium."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 
 LONG = {"width": 256, "height": 256, "sampler_params": {"steps": 150}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slowly(site):
+    """Have ComfyUI draw for longer than any test here takes."""
+    site.comfy.faults(step_delay_s=0.5)
+    yield
+    site.comfy.faults()
 
 
 @pytest.fixture
@@ -27,37 +36,67 @@ def test_whatever_ended_while_nobody_looked_is_shown_as_it_is(visit, site, cance
     expect(page.locator(".live")).to_have_attribute("data-state", "wait")
     for job in reversed(jobs):  # the one at work last, so that no other begins
         cancel(job)
+    page.wait_for_timeout(500)
+    visit.said.clear()  # the browser tells of what it could not ask
     page.context.set_offline(False)
     for card in cards:
         expect(card).to_have_attribute("data-status", "cancelled")
 
 
-def test_an_answer_that_comes_late_does_not_hide_what_came_after_it(visit, site, cancel):
-    page = visit("/")
-    held = []
+@pytest.fixture
+def held():
+    """Hold the first answer to a request of a page, as it was when it was asked for."""
+    answers = []
 
     def hold(route: Route) -> None:
-        if held:
+        if answers:
             route.continue_()
         else:
-            held.append((route, route.fetch()))
+            answers.append((route, route.fetch()))
 
+    def wait(page: Page) -> str:
+        for _ in range(100):
+            if answers:
+                return answers[0][1].text()
+            page.wait_for_timeout(100)
+        raise AssertionError
+
+    def let_go() -> None:
+        route, answer = answers[0]
+        route.fulfill(response=answer)
+
+    return SimpleNamespace(hold=hold, wait=wait, let_go=let_go)
+
+
+def test_an_answer_that_comes_late_does_not_hide_what_came_after_it(visit, site, cancel, held):
+    page = visit("/")
     *ahead, job = (site.web.submit(prompt=f"late {n}", **LONG) for n in range(3))
     card = page.locator(f"#job-{job}")
     expect(card).to_have_attribute("data-status", "pending")
-    page.route(re.compile(rf"/jobs/{job}\b"), hold)
+    page.route(re.compile(rf"/jobs/{job}\b"), held.hold)
     cancel(ahead.pop())
-    for _ in range(100):
-        page.wait_for_timeout(100)
-        if held:
-            break
-    [(route, older)] = held
-    assert 'data-status="running"' in older.text()
+    assert 'data-status="running"' in held.wait(page)
     cancel(job)
     page.wait_for_timeout(500)  # for what should wait
-    route.fulfill(response=older)
+    held.let_go()
     expect(card).to_have_attribute("data-status", "cancelled")
     cancel(ahead.pop())
+
+
+def test_what_htmx_puts_in_and_is_older_than_what_was_heard_is_rendered_anew(visit, site, cancel):
+    job = site.web.submit(prompt="there before", **LONG)
+    page = visit("/")
+    card = page.locator(f"#job-{job}")
+    expect(card).to_have_attribute("data-status", "running")
+    older = card.evaluate("(card) => card.outerHTML")
+    cancel(job)
+    expect(card).to_have_attribute("data-status", "cancelled")
+    page.evaluate(
+        """([id, html]) => window.htmx.swap(`#${id}`, html, { swapStyle: "outerHTML" })""",
+        [f"job-{job}", older],
+    )
+    expect(card).to_have_attribute("data-status", "cancelled")
+    expect(card.get_by_role("button", name="Retry")).to_be_visible()
 
 
 def test_a_card_keeps_the_focus_and_its_story_goes_on(visit, site, cancel):
@@ -77,6 +116,8 @@ def test_a_row_within_a_row_shows_its_own_progress(visit, site, cancel):
     job = site.web.submit(prompt="around another", **LONG)
     page = visit("/")
     card = page.locator(f"#job-{job}")
+    expect(card).to_have_attribute("data-status", "running")
+    page.reload()  # so that only what is filled in follows
     expect(card).to_have_attribute("data-status", "running")
     version = card.get_attribute("data-version")
     card.evaluate(
@@ -99,11 +140,11 @@ def test_what_is_pressed_twice_is_done_once(visit, site):
     assert [job["prompt"] for job in jobs].count(prompt) == 1
     admin = visit("/console/users", who="grace")
     admin.get_by_role("link", name="ada").first.click()
-    before = admin.locator("#tokens tbody tr").count()
     admin.get_by_label("What it is for").fill("a script")
+    before = admin.locator("#tokens tbody tr").count()
     admin.locator("form[action$='/tokens'] button").dblclick()
     expect(admin.get_by_text(re.compile("gn_"))).to_be_visible()
-    assert admin.locator("#tokens tbody tr").count() == before + 1
+    expect(admin.locator("#tokens tbody tr")).to_have_count(before + 1)
 
 
 def test_an_answer_that_is_not_ours_is_told(visit, site, cancel):

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from genonaut.api import answers, pagination, repeats
 from genonaut.api.answers import CHANGING, POSTING, READING, problems
 from genonaut.api.config import Settings
-from genonaut.api.deps import Caller, CallerDep, Id, Services, ServicesDep
+from genonaut.api.deps import CallerDep, Id, ServicesDep
 from genonaut.api.pagination import CursorParam, LimitParam
 from genonaut.api.repeats import KeyHeader
 from genonaut.api.requests import JobRequest
@@ -59,7 +59,7 @@ def create(
 ) -> Response:
     """Ask for pictures. Watch the job at `/ws/jobs/{id}`, or read it again."""
     asked = body.to_job()
-    options = _options(services, caller) if asked.workflow is None else None
+    options = caller.options() if asked.workflow is None else None
     limits = _limits(services.settings)
     # With a key the turn comes later: a request in flight is to be seen, not waited for.
     with caller.transaction(in_turn=key is None) as (session, who):
@@ -73,16 +73,6 @@ def create(
 
         asked_for = body.model_dump(exclude_unset=True)
         return repeats.once(session, who, key, act="create", asked=asked_for, make=make)
-
-
-def _options(services: Services, caller: Caller) -> BackendOptions | None:
-    """Give what ComfyUI offers, outside the transaction: it may be waited for for a moment."""
-    known = services.options.get(wait_s=0)
-    if known is not None:
-        return known
-    with caller.transaction():
-        pass  # nobody waits who is not logged in
-    return services.options.get()
 
 
 @router.post(

@@ -44,8 +44,8 @@ _TITLES = {
     503: "Not just now",
 }
 
-_LOGGED_OUT = "You are logged out. Log in in another tab, then load this page again."
-_CHANGED = "You logged in anew since this page was loaded. Go back and load it again."
+_LOGGED_OUT = "You are logged out. Copy what you typed, then load this page again."
+_CHANGED = "You logged in anew since this page was loaded. Copy what you typed, and load it again."
 
 
 @dataclass(frozen=True, slots=True)

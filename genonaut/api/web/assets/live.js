@@ -95,25 +95,42 @@ function receive({ type, id, data }) {
   tell(type, data ?? { id });
 }
 
+// The newest that was heard of each row, for what is put into the page later and is older.
+const heard = new Map();
+const HEARD_MAX = 500;
+
 function place(kind, row) {
-  const nodes = document.querySelectorAll(`[data-row="${kind}:${row.id}"]`);
+  const key = `${kind}:${row.id}`;
+  heard.delete(key);
+  heard.set(key, row);
+  if (heard.size > HEARD_MAX) heard.delete(heard.keys().next().value);
+  const nodes = document.querySelectorAll(`[data-row="${key}"]`);
   if (!nodes.length) {
-    const key = `${kind}:${row.id}`;
     if (elsewhere.get(key) === row.status) return;
     elsewhere.set(key, row.status);
     for (const list of document.querySelectorAll(`[data-list="${kind}"]`)) renew(list);
     return;
   }
-  for (const node of nodes) {
-    if (Number(node.dataset.version ?? 0) >= row.version) continue;
-    if (node.dataset.status === row.status && !row.cancel_requested) {
-      node.dataset.version = row.version;
-      fill(node, row);
-    } else {
-      renew(node);
-    }
+  nodes.forEach((node) => refresh(node, row));
+}
+
+function refresh(node, row) {
+  if (Number(node.dataset.version ?? 0) >= row.version) return;
+  if (node.dataset.status === row.status && !row.cancel_requested) {
+    node.dataset.version = row.version;
+    fill(node, row);
+  } else {
+    renew(node);
   }
 }
+
+// An answer to an act may have been read before what was heard while it came.
+document.addEventListener("htmx:afterSettle", ({ target }) => {
+  for (const node of [target, ...target.querySelectorAll("[data-row]")]) {
+    const row = heard.get(node.dataset.row);
+    if (row) refresh(node, row);
+  }
+});
 
 function fill(node, row) {
   for (const part of node.querySelectorAll("[data-bind]")) {
@@ -172,6 +189,9 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
 // Have the server render an element anew: at once, then at most once in a while. It is the source of
 // its own request: htmx makes one at a time for each source, and drops what waits behind it.
 function renew(node) {
+  const outer = node.parentElement?.closest("[data-src]");
+  // Many rows of one page are rendered anew together.
+  if (outer?.id && outer.dataset.src === node.dataset.src) return renew(outer);
   const id = node.id;
   if (!id || !node.dataset.src || waiting.has(id)) return;
   const after = performance.now() - Number(node.dataset.renewed ?? -GENTLE_MS) >= GENTLE_MS ? 0 : GENTLE_MS;

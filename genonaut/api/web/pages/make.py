@@ -99,8 +99,7 @@ def _again(visitor: Visitor, filled: Filled, errors: dict[str, str], status: int
 def _page(
     visitor: Visitor, *, like: int | None = None, filled: Filled | None = None, status: int = 200
 ) -> Response:
-    # Asked for before the transaction: it may wait a moment for ComfyUI.
-    options = visitor.services.options.get()
+    options = visitor.caller.options()
     with visitor.look() as view:
         if filled is None:
             filled = _prefilled(view, like)
