@@ -132,7 +132,6 @@ ELSEWHERE = {
     "genonaut/core/image_containers.py": "core/test_imaging",
     "genonaut/core/image_opening.py": "core/test_imaging_hostile",
     "genonaut/domain/kinds.py": "names",
-    "genonaut/domain/retention_rules.py": "domain/test_retention",
 }
 
 
