@@ -88,12 +88,14 @@ def test_what_htmx_puts_in_and_is_older_than_what_was_heard_is_rendered_anew(vis
     page = visit("/")
     card = page.locator(f"#job-{job}")
     expect(card).to_have_attribute("data-status", "running")
-    older = card.evaluate("(card) => card.outerHTML")
+    older = page.request.get(f"/jobs/{job}?listed=1").text()
+    assert 'data-status="running"' in older
     cancel(job)
     expect(card).to_have_attribute("data-status", "cancelled")
     page.evaluate(
-        """([id, html]) => window.htmx.swap(`#${id}`, html, { swapStyle: "outerHTML" })""",
-        [f"job-{job}", older],
+        """([id, html]) => window.htmx.swap(
+            id, html, { swapStyle: "outerHTML" }, { select: id })""",
+        [f"#job-{job}", older],
     )
     expect(card).to_have_attribute("data-status", "cancelled")
     expect(card.get_by_role("button", name="Retry")).to_be_visible()

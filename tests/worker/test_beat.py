@@ -266,7 +266,7 @@ def test_what_is_due_is_stored_and_then_sent_once(
 ):
     assert 0 < scheduler.tick() <= beat.IDLE_S
     passed = datetime.now(UTC) - timedelta(seconds=1)
-    make("toys.often", Terms(task="toys.tick", cron="* * * * *"), due_at=passed)
+    make("toys.often", Terms(task="toys.tick", every_s=3600), due_at=passed)
     assert scheduler.tick() == 0
     assert 0 < scheduler.tick() <= beat.IDLE_S
     [run] = read_runs(committed_database)
